@@ -1,0 +1,231 @@
+/*
+ * The boundary between Python and C. Bare declarations only: this file is fed to cffi's cdef unchanged and is
+ * included (through shim_guard.h) by every C file, so each number exists once.
+ *
+ * plan     one flat block: plan_header, n_ops plan_op records, string table. Offsets count from the block's start.
+ * op       what the init process (or the intermediate) has to do; args, strings and fd are explained per op.
+ * message  one SOCK_SEQPACKET datagram on the sync socket, parent <-> init.
+ * report   a message of type MSG_ERROR, MSG_WARNING or MSG_TRACE: (op index, errno, call, detail).
+ */
+
+#define PLAN_MAGIC 0x6f63690a
+#define PLAN_VERSION 1
+#define PLAN_MAX_OPS 8192
+#define PLAN_MAX_SIZE 33554432
+#define FD_BATCH 64
+#define OP_ARGS 4
+#define OP_STRINGS 4
+
+/* plan_header.flags */
+#define PLAN_TRACE 1
+
+struct plan_header {
+    uint32_t magic;
+    uint32_t version;
+    uint32_t size;         /* of the whole block, bytes */
+    uint32_t flags;        /* PLAN_* */
+    uint32_t n_ops;
+    uint32_t ops_offset;
+    uint32_t strings_offset;
+    uint32_t strings_size; /* the last byte is NUL */
+    uint32_t n_fds;        /* delivered in batches of FD_BATCH */
+    uint32_t preserve_fds; /* fds 3 .. 3+n-1 stay open in the container */
+    uint32_t fail_op;      /* fault injection: this op fails with fail_errno; PLAN_MAX_OPS = none */
+    uint32_t fail_errno;
+};
+
+struct plan_op {
+    uint16_t kind;   /* enum op_kind */
+    uint16_t flags;  /* OPF_* of the kind */
+    int32_t fd;      /* index into the plan's fds, or -1; the op owns and closes it */
+    uint64_t args[OP_ARGS];
+    uint32_t strings[OP_STRINGS]; /* offsets into the string table; 0 is the empty string */
+};
+
+enum op_kind {
+    OP_NONE = 0,
+    OP_CGROUP_JOIN = 1,        /* fd: a v1 "tasks" (or v2 procs) file opened for writing; writes "0" */
+    OP_UNSHARE = 2,            /* args[0]: CLONE_NEW* */
+    OP_SETSID = 3,
+    OP_KEYRING = 4,            /* strings[0]: session keyring name; ENOSYS/EPERM is a warning */
+    OP_LOOPBACK_UP = 5,
+    OP_PROPAGATION = 6,        /* args[0]: MS_SHARED.. | MS_REC; set on the current root mount "/" */
+    OP_ROOTFS = 7,             /* strings[0]: host path of the rootfs; args[0], args[1]: its st_dev and st_ino.
+                                  Opens, verifies, binds it on itself (recursive), keeps the root fd */
+    OP_MOUNT = 8,              /* a new file system. strings: type, destination, source, fs options
+                                  (args[3] times "key\0value\0"; an empty value is a flag);
+                                  args[0]: attr_set | attr_clr << 32 (MOUNT_ATTR_*), args[1]: the same, recursive,
+                                  args[2]: propagation (one MS_*, | MS_REC) or 0 */
+    OP_BIND = 9,               /* fd: a detached tree (open_tree CLONE). strings: -, destination.
+                                  args[0]: attr_set | attr_clr << 32 (this mount), args[1]: the same, recursive,
+                                  args[2]: propagation (one MS_*, | MS_REC), args[3]: second propagation */
+    OP_DEVICE = 10,            /* strings[0]: path; args[0]: S_IF* | mode, args[1]: major << 32 | minor,
+                                  args[2]: uid << 32 | gid */
+    OP_DEVICE_BIND = 11,       /* the same node bound from the host (user namespaces); strings[1]: host path */
+    OP_SYMLINK = 12,           /* strings: path, target */
+    OP_ATTR = 13,              /* strings[0]: path ("" = the root); args[0]: attr_set | attr_clr << 32;
+                                  OPF_RECURSIVE */
+    OP_MASK = 14,              /* strings[0]: path; absent is fine */
+    OP_READONLY = 15,          /* strings[0]: path; absent is fine */
+    OP_PIVOT = 16,             /* pivot_root into the root fd, drop the old root; OPF_NO_PIVOT: move and chroot */
+    OP_ROOT_ATTR_PROPAGATION = 17, /* args[0]: MS_* | MS_REC set on the new root */
+    OP_CHROOT = 18,            /* no mount namespace: chroot only */
+    OP_HOSTNAME = 19,          /* strings[0] */
+    OP_DOMAINNAME = 20,        /* strings[0] */
+    OP_SYSCTL = 21,            /* strings: path below /proc/sys, value */
+    OP_UMASK = 22,             /* args[0] */
+    OP_MKDIR = 23,             /* strings[0]: path in the root; args[0]: mode; parents too */
+    OP_NO_NEW_PRIVS = 24,
+    OP_SYNC = 25,              /* args[0]: enum sync_point; sends MSG_SYNC and waits for MSG_GO (fds may come with it) */
+    OP_HOOK = 26,              /* strings: path, argv (args[0] of them), env (args[1] of them), stdin;
+                                  args[2]: timeout in ms (0 = none), args[3]: stdin length */
+    OP_SECCOMP = 27,           /* loads the program received with SYNC_SECCOMP; args[0]: SECCOMP_FILTER_FLAG_* */
+    OP_CHDIR = 28,             /* strings[0]; OPF_RETRY: EACCES is kept for the second OP_CHDIR */
+    OP_BOUNDING = 29,          /* args[0]: capability mask to keep in the bounding set */
+    OP_CREDENTIALS = 30,       /* args[0]: uid << 32 | gid, args[1]: number of groups, strings[0]: groups as
+                                  u32 little endian; keeps capabilities; OPF_KEEP_GROUPS: no setgroups */
+    OP_CAPABILITIES = 31,      /* args: effective, permitted, inheritable, ambient; sets the first three */
+    OP_AMBIENT = 32,           /* args[0]: mask, raised one by one; a refusal is a warning */
+    OP_STDIO_OWNER = 33,       /* args[0]: uid; fchown 0, 1, 2 */
+    OP_ENVIRONMENT = 34,       /* args[0]: count, strings[0]: "K=V\0"...; args[1]: uid for HOME if it is missing;
+                                  OPF_HOME: look HOME up */
+    OP_LOOKUP = 35,            /* args[0]: count, strings[0]: argv; finds the executable by PATH of the environment */
+    OP_WAIT_START = 36,        /* fd: O_PATH of exec.fifo. Sends MSG_SYNC SYNC_CREATED, waits for MSG_GO, closes the
+                                  sync socket, opens the fifo for writing (blocks until start), writes one byte */
+    OP_EXEC = 37,              /* execve of what OP_LOOKUP found; OPF_NO_PROCESS: report ENOEXEC instead */
+    OP_OOM_SCORE_ADJ = 38,     /* args[0]: int; written to the own oom_score_adj */
+    OP_APPARMOR = 39,          /* strings[0]: text for attr/apparmor/exec or attr/exec */
+    OP_SELINUX = 40,           /* strings[0]: text for attr/exec */
+    OP_BECOME_ROOT = 41,       /* setresgid(0), setresuid(0) in the new user namespace; OPF_KEEP_GROUPS: no setgroups(0) */
+    OP_NO_PDEATHSIG = 42,
+    OP_CHECK_CWD = 43,         /* getcwd must be inside the root */
+    OP_COUNT = 44
+};
+
+/* plan_op.flags */
+#define OPF_RECURSIVE 1    /* OP_ATTR */
+#define OPF_FILE 2         /* OP_BIND, OP_MOUNT: a missing destination is created as a file */
+#define OPF_PLAIN_DIR 4    /* OP_MOUNT, OP_BIND: the destination must be an ordinary directory, no symlink (proc, sysfs) */
+#define OPF_NO_PIVOT 8     /* OP_PIVOT */
+#define OPF_RETRY 16       /* OP_CHDIR */
+#define OPF_HOME 32        /* OP_ENVIRONMENT */
+#define OPF_KEEP_GROUPS 64 /* OP_CREDENTIALS, OP_BECOME_ROOT */
+#define OPF_NO_PROCESS 128 /* OP_EXEC */
+#define OPF_COPYUP 256     /* OP_MOUNT tmpfs: fill with what it hides */
+#define OPF_INHERIT_MODE 512 /* OP_MOUNT tmpfs: take mode, uid and gid of an existing destination */
+#define OPF_OPTIONAL 1024  /* OP_DEVICE, OP_SYMLINK: an existing right one is fine, wrong type is an error all the same */
+#define OPF_PROCFS_SOURCE 2048 /* OP_BIND: the tree must be procfs (destination /proc) */
+#define OPF_HOST_TREE 4096 /* OP_BIND: make it a slave first (rootfsPropagation is not shared) */
+#define OPF_NO_FOLLOW 8192 /* OP_BIND, OP_MOUNT: do not follow a symlink at the destination */
+
+enum sync_point {
+    SYNC_NONE = 0,
+    SYNC_MAPS = 1,      /* new user namespace: id maps wanted */
+    SYNC_HOOKS = 2,     /* mounts and devices are there, before pivot: prestart, createRuntime */
+    SYNC_READY = 3,     /* rlimits, net devices, limits done */
+    SYNC_SECCOMP = 4,   /* the answer carries one fd: the BPF program */
+    SYNC_CREATED = 5    /* everything is done but execve */
+};
+
+enum message_type {
+    MSG_NONE = 0,
+    MSG_BOOT = 1,    /* parent -> init, first: struct boot */
+    MSG_PLAN = 2,    /* parent -> init: fds = plan memfd, then the first batch */
+    MSG_FDS = 3,     /* both ways: init asks for batch value, parent answers with the fds */
+    MSG_SYNC = 4,    /* init -> parent: op, value = sync_point */
+    MSG_GO = 5,      /* parent -> init: go on; value != 0: give up */
+    MSG_ERROR = 6,   /* init -> parent: op, error, call, detail; the last one */
+    MSG_WARNING = 7, /* init -> parent: the same, init goes on */
+    MSG_TRACE = 8,   /* init -> parent: op, value = start ns, value2 = end ns (CLOCK_MONOTONIC) */
+    MSG_INIT = 9     /* intermediate -> parent: fds = pidfd of init, value = its pid in the intermediate's view */
+};
+
+#define STAGE_OP 0xffffffff /* message.op when no op is being run: boot, join */
+
+struct message {
+    uint32_t type;
+    uint32_t op;
+    int32_t error;     /* positive errno */
+    uint32_t detail_size;
+    uint64_t value;
+    uint64_t value2;
+    char call[24];     /* the system call or the check that failed */
+    char detail[256];  /* path, name or kernel text; not NUL terminated */
+};
+
+#define BOOT_MAX_JOIN 8
+
+/* MSG_BOOT. Without joins and without a time namespace the receiver is already init. fds: join fds in order, then
+   (BOOT_TIME_OFFSETS) nothing. */
+struct boot {
+    uint32_t type;         /* MSG_BOOT */
+    uint32_t flags;        /* BOOT_* */
+    uint32_t n_join;
+    uint32_t join_flags[BOOT_MAX_JOIN]; /* CLONE_NEW* of each fd */
+    uint64_t clone_flags;  /* of the second clone */
+    uint32_t offsets_size;
+    char offsets[160];     /* text for timens_offsets */
+};
+#define BOOT_INTERMEDIATE 1
+#define BOOT_TIME 2
+#define BOOT_CGROUP_FD 4   /* the last fd is a cgroup v2 directory for CLONE_INTO_CGROUP of the second clone */
+
+/* ---- functions of the compiled module; all return 0 or a value, or -errno ---- */
+
+struct spawn_request {
+    uint64_t clone_flags;  /* CLONE_NEW*; CLONE_INTO_CGROUP is set when cgroup_fd >= 0 */
+    int32_t exe_fd;        /* from shim_sealed_init */
+    int32_t cgroup_fd;     /* v2 directory or -1 */
+    int32_t sync_fd;       /* the child's end */
+    int32_t preserve_fds;
+};
+
+struct spawn_result {
+    int32_t pid;
+    int32_t pidfd;
+};
+
+/* The sealed copy of the init executable: a new fd the caller owns. */
+int shim_sealed_init(void);
+/* clone3 straight into the sealed init. The caller owns result->pidfd and keeps its own ends of everything. */
+int shim_spawn(const struct spawn_request *request, struct spawn_result *result);
+/* Two ends of the sync socket (SOCK_SEQPACKET, CLOEXEC). */
+int shim_socketpair(int *parent_end, int *child_end);
+int shim_send(int fd, const void *data, size_t size, const int *fds, int n_fds);
+/* Waits up to timeout_ms (-1: for ever). Returns bytes (0: end of file), -ETIMEDOUT, ... Received fds are CLOEXEC. */
+int shim_recv(int fd, void *data, size_t size, int *fds, int max_fds, int *n_fds, int timeout_ms);
+/* A sealed memfd holding data. */
+int shim_sealed_block(const char *name, const void *data, size_t size);
+int shim_open_tree(int dirfd, const char *path, unsigned int flags);
+int shim_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+int shim_mount_setattr(int dirfd, const char *path, unsigned int flags, uint64_t set, uint64_t clr, uint64_t propagation,
+                       int userns_fd);
+int shim_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
+int shim_set_subreaper(int on);
+int shim_set_dumpable(int on);
+int shim_set_pdeathsig(int signal);
+int shim_nstype(int fd);
+
+/* BPF_CGROUP_DEVICE. program: n instructions of 8 bytes. Loads and returns the program's fd. */
+int shim_bpf_load_device(const void *program, int n);
+int shim_bpf_attach(int cgroup_fd, int program_fd, int replace_fd);
+int shim_bpf_detach(int cgroup_fd, int program_fd);
+/* ids of the device programs attached to this cgroup: returns how many were stored. */
+int shim_bpf_query(int cgroup_fd, uint32_t *ids, int max);
+int shim_bpf_program_by_id(uint32_t id);
+
+struct process_request {
+    const char *path;
+    char *const *argv;
+    char *const *envp;
+    int32_t cwd_fd;     /* or -1 */
+    int32_t stdin_fd;   /* the child's 0, 1, 2; -1: /dev/null */
+    int32_t stdout_fd;
+    int32_t stderr_fd;
+    int32_t new_session; /* setsid first, so that the whole group can be killed */
+};
+/* vfork + execve for hooks and helpers: no shell, no PATH search, no inherited fds, default signals.
+   Returns the pid and a pidfd; an execve failure is returned as its -errno. */
+int shim_run_process(const struct process_request *request, struct spawn_result *result);
+/* The embedded ELF, for tests. */
+int shim_init_size(void);

@@ -1,0 +1,260 @@
+/*
+ * The init process: the ordered table of ops, and the loop that runs a plan. It decides nothing: the order is the
+ * plan's (runtime-spec runtime.md "Lifecycle"; SPEC order O1..O9 in ociruntime/lifecycle/lower.py).
+ */
+#include "child.h"
+
+#include <linux/close_range.h>
+#include <linux/mman.h>
+#include <linux/prctl.h>
+
+static const op_handler handlers[OP_COUNT] = {
+    [OP_CGROUP_JOIN] = op_cgroup_join,
+    [OP_UNSHARE] = op_unshare,
+    [OP_SETSID] = op_setsid,
+    [OP_KEYRING] = op_keyring,
+    [OP_LOOPBACK_UP] = op_loopback_up,
+    [OP_PROPAGATION] = op_propagation,
+    [OP_ROOTFS] = op_rootfs,
+    [OP_MOUNT] = op_mount,
+    [OP_BIND] = op_bind,
+    [OP_DEVICE] = op_device,
+    [OP_DEVICE_BIND] = op_device_bind,
+    [OP_SYMLINK] = op_symlink,
+    [OP_ATTR] = op_attr,
+    [OP_MASK] = op_mask,
+    [OP_READONLY] = op_readonly,
+    [OP_PIVOT] = op_pivot,
+    [OP_ROOT_ATTR_PROPAGATION] = op_root_attr_propagation,
+    [OP_CHROOT] = op_chroot,
+    [OP_HOSTNAME] = op_hostname,
+    [OP_DOMAINNAME] = op_domainname,
+    [OP_SYSCTL] = op_sysctl,
+    [OP_UMASK] = op_umask,
+    [OP_MKDIR] = op_mkdir,
+    [OP_NO_NEW_PRIVS] = op_no_new_privs,
+    [OP_HOOK] = op_hook,
+    [OP_SECCOMP] = op_seccomp,
+    [OP_CHDIR] = op_chdir,
+    [OP_BOUNDING] = op_bounding,
+    [OP_CREDENTIALS] = op_credentials,
+    [OP_CAPABILITIES] = op_capabilities,
+    [OP_AMBIENT] = op_ambient,
+    [OP_STDIO_OWNER] = op_stdio_owner,
+    [OP_ENVIRONMENT] = op_environment,
+    [OP_LOOKUP] = op_lookup,
+    [OP_WAIT_START] = op_wait_start,
+    [OP_EXEC] = op_exec,
+    [OP_OOM_SCORE_ADJ] = op_oom_score_adj,
+    [OP_APPARMOR] = op_apparmor,
+    [OP_SELINUX] = op_selinux,
+    [OP_BECOME_ROOT] = op_become_root,
+    [OP_NO_PDEATHSIG] = op_no_pdeathsig,
+    [OP_CHECK_CWD] = op_check_cwd,
+};
+
+const char *op_string(const struct child *c, const struct plan_op *op, int i)
+{
+    return plan_string(&c->plan, op, i);
+}
+
+static int next_batch(struct child *c, uint32_t batch)
+{
+    struct message m;
+    int n_fds, ret;
+
+    for (int i = 0; i < FD_BATCH; i++)
+        if (c->fds[i] >= 0)
+            sys_close(c->fds[i]);
+    memset(&m, 0, sizeof(m));
+    m.type = MSG_FDS;
+    m.op = c->op;
+    m.value = batch;
+    ret = send_message(c->sync, &m, sizeof(m));
+    if (ret < 0)
+        return failed(c, "send", "fds", ret);
+    for (int i = 0; i < FD_BATCH; i++)
+        c->fds[i] = -1;
+    ret = receive_message(c->sync, &m, sizeof(m), c->fds, FD_BATCH, &n_fds);
+    if (ret == 0)
+        sys_exit(1); /* the parent is gone: nobody to report to */
+    if (ret != sizeof(m) || m.type != MSG_FDS || m.value != batch)
+        return failed(c, "receive", "fds", ret < 0 ? ret : -EPROTO);
+    c->batch = batch;
+    return 0;
+}
+
+int op_fd(struct child *c, const struct plan_op *op)
+{
+    uint32_t batch, slot;
+    int fd, ret;
+    if (op->fd < 0)
+        return failed(c, "plan", "fd", -EBADF);
+    batch = (uint32_t)op->fd / FD_BATCH;
+    slot = (uint32_t)op->fd % FD_BATCH;
+    if (batch != c->batch) {
+        ret = next_batch(c, batch);
+        if (ret < 0)
+            return ret;
+    }
+    fd = c->fds[slot];
+    c->fds[slot] = -1;
+    return fd < 0 ? failed(c, "plan", "fd", -EBADF) : fd;
+}
+
+int sync_with_parent(struct child *c, uint32_t point, int *fd)
+{
+    struct message m;
+    int fds[1] = { -1 }, n_fds = 0;
+    long ret;
+
+    memset(&m, 0, sizeof(m));
+    m.type = MSG_SYNC;
+    m.op = c->op;
+    m.value = point;
+    ret = send_message(c->sync, &m, sizeof(m));
+    if (ret < 0)
+        return failed(c, "send", "sync", ret);
+    if (fd != NULL)
+        ret = receive_message(c->sync, &m, sizeof(m), fds, 1, &n_fds);
+    else
+        ret = sys_read(c->sync, &m, sizeof(m));
+    if (ret == 0)
+        sys_exit(1);
+    if (ret != sizeof(m) || m.type != MSG_GO)
+        return failed(c, "receive", "sync", ret < 0 ? ret : -EPROTO);
+    if (m.value != 0)
+        sys_exit(1); /* the parent has given up and knows why */
+    if (fd != NULL)
+        *fd = n_fds == 1 ? fds[0] : -1;
+    return 0;
+}
+
+static int op_sync(struct child *c, const struct plan_op *op)
+{
+    return sync_with_parent(c, (uint32_t)op->args[0], op->args[0] == SYNC_SECCOMP ? &c->seccomp : NULL);
+}
+
+static uint64_t now(void)
+{
+    struct __kernel_timespec t;
+    SYS2(__NR_clock_gettime, 1, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void trace(struct child *c, uint64_t start)
+{
+    struct message m;
+    if (c->sync < 0)
+        return;
+    memset(&m, 0, sizeof(m));
+    m.type = MSG_TRACE;
+    m.op = c->op;
+    m.value = start;
+    m.value2 = now();
+    send_message(c->sync, &m, sizeof(m));
+}
+
+static int run_plan(struct child *c)
+{
+    const struct plan_header *header = c->plan.header;
+    bool filtered = false;
+
+    for (uint32_t i = 0; i < header->n_ops; i++) {
+        const struct plan_op *op = &c->plan.ops[i];
+        bool traced = (header->flags & PLAN_TRACE) && !filtered;
+        uint64_t start = traced ? now() : 0;
+        int ret;
+        c->op = i;
+        if (i == header->fail_op)
+            ret = failed(c, "fault injection", NULL, -(long)header->fail_errno);
+        else if (op->kind == OP_SYNC)
+            ret = op_sync(c, op);
+        else if (handlers[op->kind] != NULL)
+            ret = handlers[op->kind](c, op);
+        else
+            ret = failed(c, "plan", "unknown op", -ENOSYS);
+        if (ret < 0)
+            return ret;
+        filtered = filtered || op->kind == OP_SECCOMP;
+        if (traced && !filtered)
+            trace(c, start);
+    }
+    return failed(c, "plan", "no exec", -EINVAL);
+}
+
+/* MSG_PLAN: the block, mapped read-only, and the first batch of fds. */
+static int receive_plan(struct child *c)
+{
+    int fds[FD_BATCH + 1], n_fds, ret;
+    struct message m;
+    struct statx st;
+    long at;
+
+    ret = receive_message(c->sync, &m, sizeof(m), fds, FD_BATCH + 1, &n_fds);
+    if (ret == 0)
+        sys_exit(1);
+    if (ret != sizeof(m) || m.type != MSG_PLAN || n_fds < 1)
+        return failed(c, "receive", "plan", ret < 0 ? ret : -EPROTO);
+    for (int i = 0; i < FD_BATCH; i++)
+        c->fds[i] = i + 1 < n_fds ? fds[i + 1] : -1;
+    at = sys_statx(fds[0], "", AT_EMPTY_PATH, STATX_SIZE, &st);
+    if (at < 0)
+        return failed(c, "statx", "plan", at);
+    at = SYS6(__NR_mmap, 0, st.stx_size, PROT_READ, MAP_PRIVATE, fds[0], 0);
+    sys_close(fds[0]);
+    if (IS_ERR(at))
+        return failed(c, "mmap", "plan", at);
+    ret = plan_open(&c->plan, (const void *)at, st.stx_size);
+    return ret < 0 ? failed(c, "plan", "check", ret) : 0;
+}
+
+/* What a caller may have left ignored or blocked must not reach the container. */
+static void reset_signals(void)
+{
+    struct {
+        void *handler;
+        unsigned long flags;
+        void *restorer;
+        uint64_t mask;
+    } action;
+    uint64_t none = 0;
+    memset(&action, 0, sizeof(action));
+    for (int signal = 1; signal <= 64; signal++)
+        SYS4(__NR_rt_sigaction, signal, &action, 0, sizeof(none));
+    SYS4(__NR_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
+}
+
+void child_main(int sync)
+{
+    struct child c;
+    struct boot request;
+    int fds[BOOT_MAX_JOIN + 1], n_fds, ret;
+
+    memset(&c, 0, sizeof(c));
+    c.sync = c.report = sync;
+    c.op = STAGE_OP;
+    c.root = c.proc = c.proc_full = c.null_tree = c.mask_tree = c.seccomp = -1;
+    for (int i = 0; i < FD_BATCH; i++)
+        c.fds[i] = -1;
+
+    sys_prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    set_pdeathsig(SIGKILL);
+    SYS3(__NR_fcntl, sync, F_SETFD, 1 /* FD_CLOEXEC */);
+    reset_signals();
+    SYS1(__NR_umask, 0); /* nodes and directories get exactly the mode the plan says */
+
+    ret = receive_message(sync, &request, sizeof(request), fds, BOOT_MAX_JOIN + 1, &n_fds);
+    if (ret == 0)
+        sys_exit(1);
+    if (ret != sizeof(request) || request.type != MSG_BOOT)
+        ret = failed(&c, "receive", "boot", ret < 0 ? ret : -EPROTO);
+    else
+        ret = boot(&c, &request, fds, n_fds);
+    if (ret == 0)
+        ret = receive_plan(&c);
+    if (ret == 0)
+        ret = run_plan(&c);
+    report(&c, MSG_ERROR, ret);
+    sys_exit(1);
+}

@@ -1,0 +1,109 @@
+/* Device nodes and links. Made as parent fd + last component, never through a symlink, then looked at again. */
+#include "child.h"
+
+static uint64_t make_dev(uint32_t major, uint32_t minor)
+{
+    /* the kernel's 32-bit "huge" encoding, what mknod takes */
+    return (minor & 0xff) | ((uint64_t)major << 8) | ((uint64_t)(minor & ~0xffU) << 12);
+}
+
+/* 0 when name in parent is a node of this type and number. */
+static int verify_node(int parent, const char *name, unsigned int want_type, uint32_t major, uint32_t minor)
+{
+    unsigned int mode;
+    uint32_t have_major, have_minor;
+    int fd = open_in(parent, name, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
+    int ret;
+    if (fd < 0)
+        return fd;
+    ret = file_type(fd, &mode, &have_major, &have_minor);
+    sys_close(fd);
+    if (ret < 0)
+        return ret;
+    if ((mode & S_TYPE_MASK) != want_type)
+        return -EEXIST;
+    if (want_type != 0010000 && (have_major != major || have_minor != minor))
+        return -EEXIST;
+    return 0;
+}
+
+int op_device(struct child *c, const struct plan_op *op)
+{
+    const char *path = op_string(c, op, 0), *name;
+    unsigned int mode = (unsigned int)op->args[0], type = mode & S_TYPE_MASK;
+    uint32_t major = (uint32_t)(op->args[1] >> 32), minor = (uint32_t)op->args[1];
+    uint32_t uid = (uint32_t)(op->args[2] >> 32), gid = (uint32_t)op->args[2];
+    const char *call = "mknod";
+    long ret;
+    int parent = open_parent(c, path, true, &name);
+
+    if (parent < 0)
+        return parent;
+    ret = SYS4(__NR_mknodat, parent, name, mode, make_dev(major, minor));
+    if (ret == 0 && (uid != 0 || gid != 0)) {
+        call = "chown";
+        ret = SYS5(__NR_fchownat, parent, name, uid, gid, AT_SYMLINK_NOFOLLOW);
+    }
+    if (ret == 0 || ret == -EEXIST) {
+        if (ret == -EEXIST)
+            call = "existing node";
+        ret = verify_node(parent, name, type, major, minor);
+    }
+    sys_close(parent);
+    return ret < 0 ? failed(c, call, path, ret) : 0;
+}
+
+int op_device_bind(struct child *c, const struct plan_op *op)
+{
+    const char *path = op_string(c, op, 0), *host = op_string(c, op, 1);
+    uint32_t major = (uint32_t)(op->args[1] >> 32), minor = (uint32_t)op->args[1], have_major = 0, have_minor = 0;
+    unsigned int mode = 0;
+    long source, tree, ret;
+    int at;
+
+    if (c->pivoted)
+        return failed(c, "open", host, -EXDEV);
+    source = sys_openat(AT_FDCWD, host, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (source < 0)
+        return failed(c, "open", host, source);
+    ret = file_type((int)source, &mode, &have_major, &have_minor);
+    if (ret == 0 && ((mode & S_TYPE_MASK) != (op->args[0] & S_TYPE_MASK) || have_major != major || have_minor != minor))
+        ret = -ENODEV;
+    if (ret < 0) {
+        sys_close((int)source);
+        return failed(c, "verify device", host, ret);
+    }
+    tree = sys_open_tree((int)source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+    sys_close((int)source);
+    if (tree < 0)
+        return failed(c, "open_tree", host, tree);
+    at = make_file(c, path);
+    ret = at < 0 ? at : sys_move_mount((int)tree, at);
+    if (at >= 0) {
+        if (ret < 0)
+            failed(c, "move_mount", path, ret);
+        sys_close(at);
+    }
+    sys_close((int)tree);
+    return (int)ret;
+}
+
+int op_symlink(struct child *c, const struct plan_op *op)
+{
+    const char *path = op_string(c, op, 0), *to = op_string(c, op, 1), *name;
+    long ret;
+    int parent = open_parent(c, path, true, &name);
+
+    if (parent < 0)
+        return parent;
+    ret = SYS3(__NR_symlinkat, to, parent, name);
+    if (ret == -EEXIST && (op->flags & OPF_OPTIONAL)) {
+        ret = 0;
+    } else if (ret == -EEXIST) {
+        ret = SYS3(__NR_unlinkat, parent, name, 0);
+        if (ret == 0)
+            ret = SYS3(__NR_symlinkat, to, parent, name);
+    }
+    sys_close(parent);
+    return ret < 0 ? failed(c, "symlink", path, ret) : 0;
+}

@@ -1,0 +1,227 @@
+/* The last part: working directory, environment, finding the program, waiting for start, execve. */
+#include "child.h"
+
+#include <linux/close_range.h>
+#include <linux/prctl.h>
+
+#define PASSWD_LIMIT (1 << 20)
+#define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+int op_chdir(struct child *c, const struct plan_op *op)
+{
+    const char *path = op_string(c, op, 0);
+    bool first = op->flags & OPF_RETRY;
+    long ret;
+
+    if (!first && c->chdir_error == 0)
+        return 0; /* done with root's rights already */
+    c->chdir_error = 0;
+    ret = SYS1(__NR_chdir, path);
+    if (ret == -EACCES && first) {
+        c->chdir_error = -EACCES; /* a directory that only the user may enter: tried again after the change of ids */
+        return 0;
+    }
+    return ret < 0 ? failed(c, "chdir", path, ret) : 0;
+}
+
+int op_check_cwd(struct child *c, const struct plan_op *op)
+{
+    char text[4096];
+    long ret = SYS2(__NR_getcwd, text, sizeof(text));
+    (void)op;
+    /* a directory outside the root reads "(unreachable)...": a leaked fd led us there (CVE-2024-21626) */
+    if (ret < 0)
+        return failed(c, "getcwd", "cwd is outside the container's root", ret);
+    if (text[0] != '/')
+        return failed(c, "getcwd", "cwd is outside the container's root", -EXDEV);
+    return 0;
+}
+
+/* The home directory of uid in the container's own /etc/passwd into home ("HOME=" is there already). */
+static void look_up_home(struct child *c, uint64_t uid, char *home, size_t size)
+{
+    char wanted[24], *text;
+    size_t have = 0, digits = decimal(wanted, uid);
+    unsigned int mode;
+    long n;
+    int fd = in_root(c, "/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY);
+
+    copy_text(home, size, "/");
+    if (fd < 0)
+        return;
+    text = arena(PASSWD_LIMIT);
+    if (text == NULL || file_type(fd, &mode, NULL, NULL) < 0 || (mode & S_TYPE_MASK) != S_TYPE_REG) {
+        sys_close(fd);
+        return;
+    }
+    while (have < PASSWD_LIMIT - 1 && (n = sys_read(fd, text + have, PASSWD_LIMIT - 1 - have)) > 0)
+        have += (size_t)n;
+    sys_close(fd);
+    for (char *line = text; *line != '\0';) {
+        char *field[7] = { line }, *at = line;
+        int i = 0;
+        while (*at != '\n' && *at != '\0') {
+            if (*at == ':' && i < 6) {
+                *at = '\0';
+                field[++i] = at + 1;
+            }
+            at++;
+        }
+        if (*at == '\n')
+            *at++ = '\0';
+        if (i == 6 && length(field[2]) == digits && equal(field[2], wanted)) {
+            if (field[5][0] != '\0')
+                copy_text(home, size, field[5]);
+            break;
+        }
+        line = at;
+    }
+    SYS2(__NR_munmap, text, PASSWD_LIMIT);
+}
+
+int op_environment(struct child *c, const struct plan_op *op)
+{
+    uint64_t count = op->args[0];
+    const char **vector;
+    int ret;
+
+    if (count > PLAN_MAX_SIZE / 8)
+        return failed(c, "plan", "env", -EINVAL);
+    vector = arena((count + 2) * sizeof(char *));
+    if (vector == NULL)
+        return failed(c, "mmap", "env", -ENOMEM);
+    ret = plan_list(&c->plan, op, 0, count, vector);
+    if (ret < 0)
+        return failed(c, "plan", "env", ret);
+    if (op->flags & OPF_HOME) {
+        char *home = arena(4096);
+        if (home == NULL)
+            return failed(c, "mmap", "env", -ENOMEM);
+        copy_text(home, 4096, "HOME=");
+        look_up_home(c, op->args[1], home + 5, 4096 - 5);
+        vector[count] = home;
+        vector[count + 1] = NULL;
+    }
+    c->envp = (char *const *)vector;
+    return 0;
+}
+
+/* 0 when path is a regular file that we may execute. */
+static int executable(const char *path)
+{
+    struct statx st;
+    long ret = sys_statx(AT_FDCWD, path, 0, STATX_TYPE, &st);
+    if (ret < 0)
+        return (int)ret;
+    if ((st.stx_mode & S_TYPE_MASK) == S_TYPE_DIR)
+        return -EISDIR;
+    if ((st.stx_mode & S_TYPE_MASK) != S_TYPE_REG)
+        return -EACCES;
+    return (int)SYS4(__NR_faccessat2, AT_FDCWD, path, 1 /* X_OK */, AT_EACCESS);
+}
+
+static int search(struct child *c, const char *name, const char *path)
+{
+    char *candidate = arena(8192);
+    int best = -ENOENT;
+    if (candidate == NULL)
+        return -ENOMEM;
+    for (const char *at = path;; at++) {
+        const char *end = at;
+        size_t size;
+        int ret;
+        while (*end != ':' && *end != '\0')
+            end++;
+        size = (size_t)(end - at);
+        if (size + length(name) + 3 <= 8192) {
+            memcpy(candidate, at, size);
+            if (size == 0)
+                candidate[size++] = '.'; /* an empty element is the working directory */
+            candidate[size] = '/';
+            copy_text(candidate + size + 1, 8192 - size - 1, name);
+            ret = executable(candidate);
+            if (ret == 0) {
+                c->executable = candidate;
+                return 0;
+            }
+            if (ret == -EACCES)
+                best = ret;
+        }
+        at = end;
+        if (*at == '\0')
+            return best;
+    }
+}
+
+int op_lookup(struct child *c, const struct plan_op *op)
+{
+    const char **vector;
+    const char *name, *path = DEFAULT_PATH;
+    bool plain = true;
+    int ret;
+
+    if (op->args[0] == 0 || op->args[0] > PLAN_MAX_SIZE / 8)
+        return failed(c, "plan", "args", -EINVAL);
+    vector = arena((op->args[0] + 1) * sizeof(char *));
+    if (vector == NULL)
+        return failed(c, "mmap", "args", -ENOMEM);
+    ret = plan_list(&c->plan, op, 0, op->args[0], vector);
+    if (ret < 0)
+        return failed(c, "plan", "args", ret);
+    c->argv = (char *const *)vector;
+    name = vector[0];
+    for (const char *at = name; *at != '\0'; at++)
+        plain = plain && *at != '/';
+    if (!plain) {
+        c->executable = name;
+        ret = executable(name);
+    } else {
+        for (int i = 0; c->envp != NULL && c->envp[i] != NULL; i++)
+            if (starts_with(c->envp[i], "PATH="))
+                path = c->envp[i];
+        ret = name[0] == '\0' ? -ENOENT : search(c, name, path + 5);
+    }
+    return ret < 0 ? failed(c, plain ? "PATH search" : "exec", name, ret) : 0;
+}
+
+int op_wait_start(struct child *c, const struct plan_op *op)
+{
+    char path[32] = "self/fd/";
+    int fifo = op_fd(c, op);
+    int ret, proc;
+    long fd;
+
+    if (fifo < 0)
+        return fifo;
+    proc = own_proc(c);
+    if (proc < 0)
+        return proc;
+    /* From here on only read, write, openat, close and execve: a seccomp profile may be in force. */
+    ret = sync_with_parent(c, SYNC_CREATED, NULL);
+    if (ret < 0)
+        return ret;
+    c->report = -1;
+    sys_close(c->sync);
+    c->sync = -1;
+    decimal(path + 8, (uint64_t)fifo);
+    do
+        fd = sys_openat(proc, path, O_WRONLY | O_CLOEXEC, 0); /* a link of our own procfs, to the fd the parent gave us */
+    while (fd == -EINTR);
+    if (fd < 0)
+        return failed(c, "open", "exec.fifo", fd);
+    sys_write((int)fd, "0", 1);
+    sys_close(fifo);
+    c->report = (int)fd; /* start reads until execve closes it */
+    return 0;
+}
+
+int op_exec(struct child *c, const struct plan_op *op)
+{
+    long ret;
+    if (op->flags & OPF_NO_PROCESS)
+        return failed(c, "exec", "the config has no process", -ENOEXEC);
+    if (c->executable == NULL)
+        return failed(c, "plan", "no executable", -EINVAL);
+    ret = SYS3(__NR_execve, c->executable, c->argv, c->envp);
+    return failed(c, "execve", c->executable, ret);
+}

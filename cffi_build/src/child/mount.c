@@ -1,0 +1,228 @@
+/*
+ * Mounts, always in the same three moves: make it detached (fsopen .. fsmount, or the parent's open_tree), set its
+ * attributes while nobody can see it, put it onto a pinned target with move_mount. No path is resolved twice.
+ */
+#include "child.h"
+
+#define FS_ERROR_SIZE 256
+
+static int set_attr(int fd, uint64_t packed, bool recursive)
+{
+    struct mount_attr attr = { .attr_set = packed & 0xffffffff, .attr_clr = packed >> 32 };
+    if (packed == 0)
+        return 0;
+    return (int)sys_mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr);
+}
+
+static int set_propagation(int fd, uint64_t flags)
+{
+    struct mount_attr attr = { .propagation = flags & ~(uint64_t)0x4000 };
+    if (flags == 0)
+        return 0;
+    return (int)sys_mount_setattr(fd, "", AT_EMPTY_PATH | (flags & 0x4000 ? AT_RECURSIVE : 0), &attr);
+}
+
+/* The kernel's own words for what fsconfig refused, if it has any: "e tmpfs: Bad value for 'size'". */
+static int fs_failed(struct child *c, const char *call, int fs, const char *object, long error)
+{
+    char text[FS_ERROR_SIZE];
+    long n = sys_read(fs, text, sizeof(text) - 1);
+    sys_close(fs);
+    if (n > 2) {
+        text[n] = '\0';
+        return failed(c, call, text[0] == 'e' || text[0] == 'w' ? text + 2 : text, error);
+    }
+    return failed(c, call, object, error);
+}
+
+/* Plain directory: no component of the path may be a symlink, so an image cannot lead /proc elsewhere (CVE-2019-19921). */
+static int plain_dir(struct child *c, const char *path)
+{
+    for (int i = 0; i < 2; i++) {
+        int fd = open_in(c->root, path, O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | RESOLVE_NO_SYMLINKS);
+        if (fd == -ELOOP || fd == -ENOTDIR)
+            return failed(c, "ordinary directory", path, fd);
+        if (fd != -ENOENT)
+            return fd < 0 ? failed(c, "openat2", path, fd) : fd;
+        fd = make_dir(c, path, 0755);
+        if (fd < 0)
+            return fd;
+        sys_close(fd);
+    }
+    return failed(c, "ordinary directory", path, -ELOOP);
+}
+
+static int target(struct child *c, const struct plan_op *op, const char *path)
+{
+    int fd;
+    if (op->flags & OPF_PLAIN_DIR)
+        return plain_dir(c, path);
+    if (op->flags & OPF_NO_FOLLOW) {
+        fd = open_in(c->root, path, O_PATH | O_NOFOLLOW, RESOLVE_CONTAINER);
+        if (fd != -ENOENT)
+            return fd < 0 ? failed(c, "openat2", path, fd) : fd;
+    }
+    return op->flags & OPF_FILE ? make_file(c, path) : make_dir(c, path, 0755);
+}
+
+static int fs_options(struct child *c, int fs, const struct plan_op *op)
+{
+    const char *at = op_string(c, op, 3);
+    const char *end = at + plan_room(&c->plan, op, 3);
+    for (uint64_t i = 0; i < op->args[3]; i++) {
+        const char *key = at, *value;
+        long ret;
+        at += length(at) + 1;
+        if (at >= end)
+            return failed(c, "plan", key, -EINVAL);
+        value = at;
+        at += length(at) + 1;
+        if (value[0] == '\0')
+            ret = SYS5(__NR_fsconfig, fs, FSCONFIG_SET_FLAG, key, 0, 0);
+        else
+            ret = SYS5(__NR_fsconfig, fs, FSCONFIG_SET_STRING, key, value, 0);
+        if (ret < 0)
+            return fs_failed(c, "fsconfig", fs, key, ret);
+    }
+    return 0;
+}
+
+/* A tmpfs over an existing directory looks like that directory did, unless the config says otherwise. */
+static int inherit_mode(struct child *c, int fs, int destination)
+{
+    char text[24];
+    unsigned int mode;
+    long ret = file_type(destination, &mode, NULL, NULL);
+    if (ret < 0)
+        return failed(c, "statx", "mount destination", ret);
+    octal(text, mode & 07777);
+    ret = SYS5(__NR_fsconfig, fs, FSCONFIG_SET_STRING, "mode", text, 0);
+    return ret < 0 ? fs_failed(c, "fsconfig", fs, "mode", ret) : 0;
+}
+
+int op_mount(struct child *c, const struct plan_op *op)
+{
+    const char *type = op_string(c, op, 0), *path = op_string(c, op, 1), *source = op_string(c, op, 2);
+    long fs, mnt, ret;
+    int at;
+    bool existed = false;
+
+    if (op->flags & OPF_INHERIT_MODE) {
+        at = in_root(c, path, O_PATH | O_DIRECTORY);
+        existed = at >= 0;
+        if (existed)
+            sys_close(at);
+    }
+    at = target(c, op, path);
+    if (at < 0)
+        return at;
+    fs = SYS2(__NR_fsopen, type, FSOPEN_CLOEXEC);
+    if (fs < 0) {
+        sys_close(at);
+        return failed(c, "fsopen", type, fs);
+    }
+    if (source[0] != '\0') {
+        ret = SYS5(__NR_fsconfig, fs, FSCONFIG_SET_STRING, "source", source, 0);
+        if (ret < 0) {
+            sys_close(at);
+            return fs_failed(c, "fsconfig", (int)fs, source, ret);
+        }
+    }
+    ret = fs_options(c, (int)fs, op);
+    if (ret == 0 && existed)
+        ret = inherit_mode(c, (int)fs, at);
+    if (ret < 0) {
+        sys_close(at);
+        return (int)ret;
+    }
+    ret = SYS5(__NR_fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0);
+    if (ret < 0) {
+        sys_close(at);
+        return fs_failed(c, "fsconfig", (int)fs, type, ret);
+    }
+    /* the set bits go with fsmount itself: in a user namespace a proc or sysfs must never be laxer than the host's */
+    mnt = SYS3(__NR_fsmount, fs, FSMOUNT_CLOEXEC, op->args[0] & 0xffffffff);
+    if (mnt < 0) {
+        sys_close(at);
+        return fs_failed(c, "fsmount", (int)fs, type, mnt);
+    }
+    sys_close((int)fs);
+    ret = set_attr((int)mnt, op->args[0] & ~(uint64_t)0xffffffff, false);
+    if (ret == 0)
+        ret = set_attr((int)mnt, op->args[1], true);
+    if (ret < 0)
+        failed(c, "mount_setattr", path, ret);
+    if (ret == 0) {
+        ret = sys_move_mount((int)mnt, at);
+        if (ret < 0)
+            failed(c, "move_mount", path, ret);
+    }
+    if (ret == 0) {
+        ret = set_propagation((int)mnt, op->args[2]);
+        if (ret < 0)
+            failed(c, "mount_setattr", path, ret);
+    }
+    sys_close((int)mnt);
+    sys_close(at);
+    return (int)ret;
+}
+
+int op_bind(struct child *c, const struct plan_op *op)
+{
+    const char *path = op_string(c, op, 1);
+    int tree = op_fd(c, op);
+    int at, ret = 0;
+    const char *call = "mount_setattr";
+
+    if (tree < 0)
+        return tree;
+    if ((op->flags & OPF_PROCFS_SOURCE) && file_system(tree) != PROC_SUPER_MAGIC) {
+        sys_close(tree);
+        return failed(c, "procfs source", path, -EINVAL);
+    }
+    if (op->flags & OPF_HOST_TREE) {
+        struct mount_attr slave = { .propagation = 1 << 19 };
+        ret = (int)sys_mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &slave);
+    }
+    if (ret == 0)
+        ret = set_attr(tree, op->args[0], false);
+    if (ret == 0)
+        ret = set_attr(tree, op->args[1], true);
+    if (ret < 0) {
+        sys_close(tree);
+        return failed(c, call, path, ret);
+    }
+    at = target(c, op, path);
+    if (at < 0) {
+        sys_close(tree);
+        return at;
+    }
+    ret = (int)sys_move_mount(tree, at);
+    if (ret < 0)
+        call = "move_mount";
+    if (ret == 0)
+        ret = set_propagation(tree, op->args[2]);
+    if (ret == 0)
+        ret = set_propagation(tree, op->args[3]);
+    sys_close(tree);
+    sys_close(at);
+    return ret < 0 ? failed(c, call, path, ret) : 0;
+}
+
+int op_attr(struct child *c, const struct plan_op *op)
+{
+    const char *path = op_string(c, op, 0);
+    bool recursive = op->flags & OPF_RECURSIVE;
+    int ret, fd;
+
+    if (path[0] == '\0') {
+        ret = set_attr(c->root, op->args[0], recursive);
+        return ret < 0 ? failed(c, "mount_setattr", "/", ret) : 0;
+    }
+    fd = in_root(c, path, O_PATH);
+    if (fd < 0)
+        return failed(c, "openat2", path, fd);
+    ret = set_attr(fd, op->args[0], recursive);
+    sys_close(fd);
+    return ret < 0 ? failed(c, "mount_setattr", path, ret) : 0;
+}

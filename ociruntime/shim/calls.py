@@ -1,0 +1,32 @@
+"""System calls that Python has no name for. Each returns a value (fds are the caller's, CLOEXEC) or raises StepError."""
+
+from ociruntime.shim._native import lib
+from ociruntime.shim.sync import check
+
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+OPEN_TREE_CLONE = 1
+
+
+def open_tree(path: str, *, recursive: bool = False, nofollow: bool = False, dirfd: int = AT_FDCWD) -> int:
+    """A detached copy of what is mounted at path. Source: man open_tree(2), OPEN_TREE_CLONE."""
+    flags = OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0) | (AT_SYMLINK_NOFOLLOW if nofollow else 0)
+    return check(lib.shim_open_tree(dirfd, path.encode("utf-8", "surrogateescape"), flags), "open_tree", path)
+
+
+def prlimit(pid: int, resource: int, soft: int, hard: int) -> int:
+    """Set a resource limit of pid: 0 or -errno. Source: man prlimit(2)."""
+    ret: int = lib.shim_prlimit(pid, resource, soft, hard)
+    return ret
+
+
+def set_subreaper(on: bool) -> None:
+    """Become (or stop being) the one that orphans of our descendants go to. Source: man prctl(2)."""
+    check(lib.shim_set_subreaper(on), "prctl", "PR_SET_CHILD_SUBREAPER")
+
+
+def namespace_type(fd: int) -> int:
+    """CLONE_NEW* of a namespace fd; raises StepError (ENOTTY) when it is none. Source: man ioctl_ns(2)."""
+    return check(lib.shim_nstype(fd), "ioctl", "NS_GET_NSTYPE")
