@@ -22,12 +22,12 @@ class Host:
     """What the rooms may ask about the machine.
 
     euid: effective user ID of the runtime. in_userns: the runtime is not in the initial user namespace.
-    rootless: cgroup and device failures that only a privileged runtime can avoid are tolerated (global option --rootless).
+    rootless: cgroup and device failures that only privilege could avoid are tolerated (global option --rootless).
     kernel: (major, minor). arch: machine name of uname(2).
     cgroup_mode: "v1" (no cgroup2 mount), "hybrid" (both), "v2" (only cgroup2), "none" (nothing mounted).
     cgroup_mounts: cgroup v1 controller ("memory", "name=systemd") -> mount point; empty in mode v2.
     unified: mount point of cgroup2, "" if there is none. controllers: what cgroup.controllers lists there.
-    own_cgroups: controller ("" = v2) -> the runtime's own cgroup as seen below that mount point ("/" is the mount's top).
+    own_cgroups: controller ("" = v2) -> the runtime's own cgroup as seen below that mount point ("/" is its top).
     """
 
     __slots__ = (
@@ -177,7 +177,7 @@ def parse_mountinfo(data: bytes) -> "list[CgroupMount]":
         if end < 0:
             end = len(data)
         fields = data[start:at].split(b" ")
-        kind, _source, options = (data[at + 3 : end].split(b" ") + [b"", b""])[:3]
+        kind, _source, options = [*data[at + 3 : end].split(b" "), b"", b""][:3]
         if len(fields) >= 6 and kind in (b"cgroup", b"cgroup2"):
             point = fields[4]
             names = tuple(options.decode("utf-8", "surrogateescape").split(","))
@@ -270,9 +270,7 @@ def _read(path: str) -> bytes:
     except OSError as error:
         if error.errno in (ENOENT, ENOTDIR) and path != "/proc/self/mountinfo":
             return b""
-        raise OCIError(
-            "cannot read", path=path, errno=error.errno or 0, hint="a mounted /proc is needed"
-        ) from error
+        raise OCIError("cannot read", path=path, errno=error.errno or 0, hint="a mounted /proc is needed") from error
     try:
         parts = []
         size = 0

@@ -79,7 +79,7 @@ def _refuse(word: str) -> "Any":
 
 
 class _ScannerSettings:
-    """What ``_json.make_scanner`` reads from the object it is given."""
+    """What ``_json.make_scanner`` reads from the object it is given (json.decoder.JSONDecoder has these names)."""
 
     strict = True
     object_hook = None
@@ -98,7 +98,8 @@ def loads(data: bytes) -> object:
 
     try:
         text = data.decode("utf-8").strip(" \t\r\n")
-        value, end = make_scanner(_ScannerSettings)(text, 0)
+        scan: Any = make_scanner
+        value, end = scan(_ScannerSettings)(text, 0)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except StopIteration:

@@ -120,7 +120,7 @@ class Log:
             to_stderr(f"{PROGRAM}: {message}")
 
     def close(self) -> None:
-        """End of the command: write the warnings that were held back (``error`` has dropped them) and close the file."""
+        """End of the command: write the warnings still held back (``error`` drops them) and close the file."""
         if self.fd >= 0:
             for line, _ in self.held:
                 self._put(line)

@@ -286,8 +286,7 @@ def environment(process: "dict[str, Any]", at: str = "/process") -> "tuple[list[
         if not equals or not name:
             what = "has an empty name" if equals else "is not of the form NAME=value"
             raise ConfigError(f"the entry '{entry}' {what}", pointer=f"{at}/env/{i}")
-        if name in entries:
-            del entries[name]
+        entries.pop(name, None)
         entries[name] = entry
     if entries.get("HOME", "HOME=") == "HOME=":
         entries.pop("HOME", None)

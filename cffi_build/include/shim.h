@@ -91,7 +91,8 @@ enum op_kind {
                                   OPF_HOME: look HOME up */
     OP_LOOKUP = 35,            /* args[0]: count, strings[0]: argv; finds the executable by PATH of the environment */
     OP_WAIT_START = 36,        /* fd: O_PATH of exec.fifo. Sends MSG_SYNC SYNC_CREATED, waits for MSG_GO, closes the
-                                  sync socket, opens the fifo for writing (blocks until start), writes one byte */
+                                  sync socket, opens the fifo for writing (blocks until start), writes one byte. Reports
+                                  go there from now on, their op counted from the next one */
     OP_EXEC = 37,              /* execve of what OP_LOOKUP found; OPF_NO_PROCESS: report ENOEXEC instead */
     OP_OOM_SCORE_ADJ = 38,     /* args[0]: int; written to the own oom_score_adj */
     OP_APPARMOR = 39,          /* strings[0]: text for attr/apparmor/exec or attr/exec */
@@ -117,13 +118,14 @@ enum op_kind {
 #define OPF_PROCFS_SOURCE 2048 /* OP_BIND: the tree must be procfs (destination /proc) */
 #define OPF_HOST_TREE 4096 /* OP_BIND: make it a slave first (rootfsPropagation is not shared) */
 #define OPF_NO_FOLLOW 8192 /* OP_BIND, OP_MOUNT: do not follow a symlink at the destination */
+#define OPF_NO_BIND 16384 /* OP_ROOTFS: no mount namespace, so only open the root */
 
 enum sync_point {
     SYNC_NONE = 0,
     SYNC_MAPS = 1,      /* new user namespace: id maps wanted */
     SYNC_HOOKS = 2,     /* mounts and devices are there, before pivot: prestart, createRuntime */
-    SYNC_READY = 3,     /* rlimits, net devices, limits done */
-    SYNC_SECCOMP = 4,   /* the answer carries one fd: the BPF program */
+    SYNC_READY = 3,     /* rlimits, limits done; the answer may carry one fd: the BPF program */
+    SYNC_SECCOMP = 4,   /* the answer carries one fd: a BPF program */
     SYNC_CREATED = 5    /* everything is done but execve */
 };
 

@@ -132,7 +132,8 @@ int sync_with_parent(struct child *c, uint32_t point, int *fd)
 
 static int op_sync(struct child *c, const struct plan_op *op)
 {
-    return sync_with_parent(c, (uint32_t)op->args[0], op->args[0] == SYNC_SECCOMP ? &c->seccomp : NULL);
+    bool may_bring_fd = op->args[0] == SYNC_READY || op->args[0] == SYNC_SECCOMP;
+    return sync_with_parent(c, (uint32_t)op->args[0], may_bring_fd ? &c->seccomp : NULL);
 }
 
 static uint64_t now(void)
@@ -165,7 +166,8 @@ static int run_plan(struct child *c)
         bool traced = (header->flags & PLAN_TRACE) && !filtered;
         uint64_t start = traced ? now() : 0;
         int ret;
-        c->op = i;
+        c->op = i - c->first_op;
+        c->value = c->value2 = 0;
         if (i == header->fail_op)
             ret = failed(c, "fault injection", NULL, -(long)header->fail_errno);
         else if (op->kind == OP_SYNC)

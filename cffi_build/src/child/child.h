@@ -12,7 +12,8 @@ struct child {
     int sync;             /* SOCK_SEQPACKET to the parent; -1 once started */
     int report;           /* where MSG_ERROR goes: sync, later the exec fifo */
     struct plan plan;
-    uint32_t op;          /* index of the op that runs, STAGE_OP before */
+    uint32_t op;          /* index of the op that runs, STAGE_OP before; once started, counted from the next op */
+    uint32_t first_op;    /* what op counts from */
     int fds[FD_BATCH];    /* the batch of plan fds that is here; -1 = taken */
     uint32_t batch;
     int root;             /* O_PATH of the container's root; AT_FDCWD-like -1 before OP_ROOTFS */

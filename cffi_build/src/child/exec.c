@@ -211,7 +211,8 @@ int op_wait_start(struct child *c, const struct plan_op *op)
         return failed(c, "open", "exec.fifo", fd);
     sys_write((int)fd, "0", 1);
     sys_close(fifo);
-    c->report = (int)fd; /* start reads until execve closes it */
+    c->report = (int)fd; /* start reads until execve closes it; it knows no plan, only the order of what is left */
+    c->first_op = c->op + 1;
     return 0;
 }
 

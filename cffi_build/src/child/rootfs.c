@@ -63,6 +63,11 @@ int op_rootfs(struct child *c, const struct plan_op *op)
     if (op->args[1] != 0 && (st.stx_ino != op->args[1] ||
                              ((uint64_t)st.stx_dev_major << 32 | st.stx_dev_minor) != op->args[0]))
         return failed(c, "verify rootfs", path, -ESTALE); /* not the directory that the parent has seen */
+    if (op->flags & OPF_NO_BIND) {
+        c->root = (int)fd;
+        ret = own_proc(c);
+        return ret < 0 ? (int)ret : 0;
+    }
 
     /* pivot_root refuses a new root whose parent mount is shared, and the bind must not travel to the host. */
     top = mount_root((int)fd);
@@ -196,20 +201,13 @@ int op_pivot(struct child *c, const struct plan_op *op)
 int op_chroot(struct child *c, const struct plan_op *op)
 {
     const char *path = op_string(c, op, 0);
-    long fd, ret = own_proc(c);
-    if (ret < 0)
-        return (int)ret;
-    fd = sys_openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-    if (fd < 0)
-        return failed(c, "open", path, fd);
-    ret = SYS1(__NR_fchdir, fd);
+    long ret = SYS1(__NR_fchdir, c->root);
     if (ret == 0)
         ret = SYS1(__NR_chroot, ".");
     if (ret == 0)
         ret = SYS1(__NR_chdir, "/");
     if (ret < 0)
         return failed(c, "chroot", path, ret);
-    c->root = (int)fd;
     c->pivoted = true;
     reopen_null(c);
     return 0;

@@ -1,0 +1,1 @@
+"""Black-box tests: they see a runtime only through its command line. See README.md."""

@@ -1,0 +1,295 @@
+"""Fixtures and rules of the black-box suite. README.md says how to run it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.lib import host, leaks as leak_tools, probe as probes
+from integration.lib.bundle import Bundle
+from integration.lib.container import Container
+from integration.lib.leaks import Leaks
+from integration.lib.runtime import Runtime
+
+TOP = Path(__file__).resolve().parent.parent
+TOKEN = f"it{os.getpid()}x"
+_numbers = itertools.count(1)
+_kept_children: set[int] = set()
+_private: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the suite."""
+    parser.addoption("--oci-runtime", default=None, help="runtime under test (default: $OCI_RUNTIME, build/ociruntime)")
+    parser.addoption(
+        "--hugetlb-v1",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="move hugetlb to cgroup v1 while the tests run (auto: for crun, which refuses a hybrid with controllers)",
+    )
+    parser.addoption("--slow", action="store_true", help="full counts for the race and loop tests (also IT_SLOW=1)")
+
+
+def runtime_path(config: pytest.Config) -> str:
+    """The runtime under test as an absolute path."""
+    given = config.getoption("--oci-runtime") or os.environ.get("OCI_RUNTIME") or str(TOP / "build" / "ociruntime")
+    return given if "/" in given and os.path.isabs(given) else _search(given)
+
+
+def _search(name: str) -> str:
+    if "/" in name:
+        return os.path.abspath(name)
+    for directory in (*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/usr/bin", "/sbin"):
+        if directory and os.access(os.path.join(directory, name), os.X_OK):
+            return os.path.join(directory, name)
+    return name
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Markers; then leave the machine's mount namespace and become the reaper of orphans."""
+    config.addinivalue_line("markers", "requires(*needs): skipped, with the reason, when this machine lacks one")
+    config.addinivalue_line("markers", "ours_only(reason): a decision of this project; skipped for other runtimes")
+    config.addinivalue_line("markers", "differs(**reasons): runtime name = why it is expected to fail there")
+    config.addinivalue_line("markers", "skip_for(**reasons): runtime name = why the test cannot be run there")
+    if config.option.collectonly or os.geteuid() != 0:
+        return
+    path = runtime_path(config)
+    if not os.access(path, os.X_OK):
+        pytest.exit(f"no runtime to test: '{path}' (make build, or set OCI_RUNTIME)", returncode=4)
+    if not _private:
+        host.private_mounts()
+        host.become_subreaper()
+        version = subprocess.run([path, "--version"], capture_output=True, timeout=30, check=False).stdout
+        wish = config.getoption("--hugetlb-v1")
+        if wish == "always" or (wish == "auto" and version.startswith(b"crun ")):
+            try:
+                host.hugetlb_to_v1()
+            except OSError as error:
+                pytest.exit(f"hugetlb cannot be moved to cgroup v1 now: {error}", returncode=4)
+        leak_tools.make_prefixes()
+        _private.append(path)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give the moved controller back."""
+    if _private:
+        _private.clear()
+        if not host.hugetlb_back():
+            print("hugetlb is still on cgroup v1; README.md says how to give it back")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """What is tested where."""
+    path = runtime_path(config)
+    try:
+        version = subprocess.run([path, "--version"], capture_output=True, timeout=30, check=False).stdout.decode()
+    except OSError as error:
+        version = str(error)
+    return [
+        f"OCI runtime: {path} ({' '.join(version.split()[:3])})",
+        f"kernel {os.uname().release}, cgroups {host.cgroup_mode()}, v2 controllers {sorted(host.v2_controllers())}",
+    ]
+
+
+def lacking(need: str, runtime: Runtime | None = None) -> str:
+    """Why this need is not met here; "" when it is."""
+    kind, _, detail = need.partition(":")
+    answer = ""
+    if kind == "root":
+        answer = "" if os.geteuid() == 0 else "root is needed"
+    elif kind == "v1":
+        answer = "" if not detail and host.cgroup_mode() in ("v1", "hybrid") else ""
+        if detail not in host.cgroup_mounts() and detail:
+            answer = f"no v1 hierarchy for {detail}"
+        elif not detail and host.cgroup_mode() not in ("v1", "hybrid"):
+            answer = "no cgroup v1"
+    elif kind == "v2":
+        if "" not in host.cgroup_mounts():
+            answer = "no cgroup2"
+        elif detail and detail not in host.v2_controllers():
+            answer = f"cgroup2 has no {detail} controller here"
+    elif kind == "cap":
+        held = host.capability_bounding() >> probes.CAPABILITIES.index(detail) & 1
+        answer = "" if held else f"CAP_{detail} is not in the bounding set here"
+    elif kind == "userns":
+        answer = "" if host.can("-U") else "no user namespaces"
+    elif kind == "timens":
+        answer = "" if host.can("-T") else "no time namespaces"
+    elif kind == "kernel":
+        major, minor = (int(word) for word in detail.split("."))
+        answer = "" if host.kernel() >= (major, minor) else f"needs kernel {detail}"
+    elif kind == "file":
+        answer = "" if os.path.exists(detail) else f"no {detail}"
+    else:
+        raise ValueError(f"unknown need {need}")
+    return answer
+
+
+def requires(*needs: str) -> None:
+    """Skip the running test, with the reason, when a need is not met."""
+    for need in needs:
+        reason = lacking(need)
+        if reason:
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Apply requires, ours_only, skip_for and differs."""
+    reason = lacking("root")
+    for mark in item.iter_markers("requires"):
+        for need in mark.args:
+            reason = reason or lacking(need)
+    if reason:
+        pytest.skip(reason)
+    runtime = _runtime(item.config)
+    for mark in item.iter_markers("ours_only"):
+        if not runtime.ours:
+            pytest.skip(f"a decision of ociruntime: {mark.args[0]}")
+    for mark in item.iter_markers("skip_for"):
+        if runtime.name in mark.kwargs:
+            pytest.skip(f"{runtime.name}: {mark.kwargs[runtime.name]}")
+    for mark in item.iter_markers("differs"):
+        if runtime.name in mark.kwargs:
+            item.add_marker(pytest.mark.xfail(reason=f"{runtime.name}: {mark.kwargs[runtime.name]}", strict=False))
+
+
+_runtimes: dict[str, Runtime] = {}
+
+
+def _runtime(config: pytest.Config) -> Runtime:
+    path = runtime_path(config)
+    if path not in _runtimes:
+        root = Path(config._tmp_path_factory.mktemp("state"))  # type: ignore[attr-defined]
+        _runtimes[path] = Runtime(path, root)
+    return _runtimes[path]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Count the reasons of what was skipped and of what is known to differ."""
+    for title, kind in (("skipped", "skipped"), ("known differences", "xfailed"), ("unexpectedly fine", "xpassed")):
+        reasons: Counter[str] = Counter()
+        for report in terminalreporter.stats.get(kind, []):
+            if kind == "skipped" and isinstance(report.longrepr, tuple):
+                reasons[report.longrepr[2].removeprefix("Skipped: ")] += 1
+            else:
+                reasons[f"{getattr(report, 'wasxfail', '')} [{report.nodeid.rpartition('::')[2]}]"] += 1
+        if reasons:
+            terminalreporter.section(f"{title}: {sum(reasons.values())}")
+            for reason, count in sorted(reasons.items()):
+                terminalreporter.write_line(f"{count:4} {reason}")
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled probe."""
+    return probes.build(Path(os.environ.get("IT_CACHE", "/tmp/ociruntime-it-cache")))
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bundles, pid files and outputs of this session; its name holds the session's token."""
+    path = tmp_path_factory.getbasetemp() / TOKEN
+    path.mkdir()
+    path.chmod(0o755)
+    for parent in (path.parent, path.parent.parent):
+        parent.chmod(parent.stat().st_mode | 0o011)
+    return path
+
+
+@pytest.fixture(scope="session")
+def runtime(pytestconfig: pytest.Config) -> Iterator[Runtime]:
+    """The runtime under test. At the end of the session all cgroups of ours must be gone."""
+    before = leak_tools.null_device()
+    yield _runtime(pytestconfig)
+    left = leak_tools.remove_prefixes(TOKEN)
+    assert not left, f"cgroups left: {left}"
+    assert leak_tools.null_device() == before
+
+
+@pytest.fixture(autouse=True)
+def leaks(runtime: Runtime) -> Iterator[Leaks]:
+    """Every test ends with the host as it was before."""
+    snapshot = Leaks(TOKEN, runtime.root, _kept_children)
+    yield snapshot
+    report = snapshot.found()
+    if report:
+        snapshot.repair()
+        pytest.fail("left behind:\n" + "\n".join(report), pytrace=False)
+
+
+@pytest.fixture
+def new_bundle(work: Path, probe: Path) -> Callable[[], Bundle]:
+    """Make one more bundle."""
+
+    def make() -> Bundle:
+        return Bundle(work / f"b{next(_numbers)}", probe)
+
+    return make
+
+
+@pytest.fixture
+def bundle(new_bundle: Callable[[], Bundle]) -> Bundle:
+    """A bundle of its own for the test."""
+    return new_bundle()
+
+
+@pytest.fixture
+def new_container(
+    runtime: Runtime, new_bundle: Callable[[], Bundle], work: Path, leaks: Leaks
+) -> Iterator[Callable[..., Container]]:
+    """Make containers; all are destroyed at the end of the test."""
+    made: list[Container] = []
+
+    def make(bundle: Bundle | None = None, container_id: str | None = None, at: Runtime | None = None) -> Container:
+        name = container_id or f"{TOKEN}{next(_numbers)}"
+        made.append(Container(at or runtime, bundle or new_bundle(), name, work))
+        return made[-1]
+
+    yield make
+    for container in reversed(made):
+        container.destroy()
+
+
+@pytest.fixture
+def container(new_container: Callable[..., Container], bundle: Bundle) -> Container:
+    """A container of the test's bundle."""
+    return new_container(bundle)
+
+
+@pytest.fixture(scope="session")
+def v2_prefix() -> Iterator[list[str]]:
+    """Put before a command: a mount namespace in which /sys/fs/cgroup is cgroup2 and nothing else."""
+    if "" not in host.cgroup_mounts():
+        pytest.skip("no cgroup2")
+    script = "mount -t cgroup2 none /sys/fs/cgroup && echo ready && exec sleep 100000"
+    holder = subprocess.Popen(
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", script], stdout=subprocess.PIPE
+    )
+    _kept_children.add(holder.pid)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"ready\n"
+    yield ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt"]
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    _kept_children.discard(holder.pid)
+
+
+@pytest.fixture
+def runtime_v2(runtime: Runtime, v2_prefix: list[str]) -> Runtime:
+    """The runtime in a pure cgroup v2 world."""
+    return runtime.within(v2_prefix)
+
+
+@pytest.fixture(scope="session")
+def slow(pytestconfig: pytest.Config) -> bool:
+    """Whether the race and loop tests run with their full counts."""
+    return bool(pytestconfig.getoption("--slow") or os.environ.get("IT_SLOW"))

@@ -1,0 +1,163 @@
+"""Facts about the machine the tests run on, and the private mount namespace they run in."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import time
+from functools import cache
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
+_libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+
+CLONE_NEWNS = 0x20000
+MS_RDONLY, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1, 0x1000, 0x4000, 1 << 18, 1 << 19, 1 << 20
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    if _libc.mount(source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None):
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount {kind} {source} on {target}: {os.strerror(number)}")
+
+
+def umount(target: str) -> None:
+    """umount2(2) with MNT_DETACH."""
+    if _libc.umount2(target.encode(), 2):
+        number = ctypes.get_errno()
+        raise OSError(number, f"umount {target}: {os.strerror(number)}")
+
+
+def become_subreaper() -> None:
+    """Orphans of the runtime become children of the tests, as they become children of an engine's monitor."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def private_mounts() -> None:
+    """Leave the machine's mount namespace. "/" becomes shared, as on a machine run by systemd, so that a runtime
+    that lets its mounts propagate is seen; nobody else mounts in here, so tables can be compared line by line.
+    """
+    if _libc.unshare(CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNS)")
+    mount("none", "/", "", MS_REC | MS_PRIVATE)
+    mount("none", "/", "", MS_REC | MS_SHARED)
+
+
+def own_mountinfo() -> list[str]:
+    """The lines of our mountinfo."""
+    return Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+
+
+@cache
+def cgroup_mounts() -> dict[str, str]:
+    """Controller (or "name=systemd") -> mount point of its v1 hierarchy; "" -> mount point of cgroup2."""
+    found: dict[str, str] = {}
+    for line in own_mountinfo():
+        left, right = line.split(" - ", 1)
+        kind, _, options = right.split(" ", 2)
+        point = left.split(" ")[4]
+        if kind == "cgroup2":
+            found.setdefault("", point)
+        elif kind == "cgroup":
+            for option in options.split(","):
+                if option.startswith("name=") or option in V1_CONTROLLERS:
+                    found.setdefault(option, point)
+    return found
+
+
+V1_CONTROLLERS = frozenset(
+    "cpu cpuacct cpuset memory devices freezer blkio pids hugetlb net_cls net_prio perf_event rdma misc".split()
+)
+
+
+def cgroup_mode() -> str:
+    """v2, hybrid, v1 or none."""
+    table = cgroup_mounts()
+    if not table:
+        return "none"
+    if "" not in table:
+        return "v1"
+    return "v2" if set(table) == {""} else "hybrid"
+
+
+def v2_controllers() -> set[str]:
+    """Controllers that cgroup2 has here."""
+    point = cgroup_mounts().get("")
+    return set(Path(point, "cgroup.controllers").read_text().split()) if point else set()
+
+
+@cache
+def capability_bounding() -> int:
+    """The bounding set of the tests."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapBnd:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+@cache
+def kernel() -> tuple[int, int]:
+    """Major and minor of the running kernel."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(c for c in minor if c.isdigit()))
+
+
+@cache
+def can(*unshare_options: str) -> bool:
+    """Whether unshare(1) with these options works here."""
+    done = subprocess.run(["unshare", *unshare_options, "true"], capture_output=True, timeout=20, check=False)
+    return done.returncode == 0
+
+
+def hugetlb_to_v1() -> None:
+    """In our namespace only: a v1 hierarchy for hugetlb, so that cgroup2 has no controller left.
+
+    crun refuses a hybrid machine whose cgroup2 has controllers. The place is a tmpfs of ours over /sys/fs/cgroup,
+    so nothing is made in the machine's own. The controller goes back to cgroup2 when the namespace ends.
+    """
+    points = {key: point for key, point in cgroup_mounts().items() if point.startswith("/sys/fs/cgroup/")}
+    if "hugetlb" in points or "hugetlb" not in v2_controllers():
+        return
+    keep = os.open("/sys/fs/cgroup", os.O_PATH | os.O_DIRECTORY)
+    try:
+        mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "mode=755")
+        for point in sorted(set(points.values())):
+            os.mkdir(point)
+            mount(f"/proc/self/fd/{keep}/{Path(point).name}", point, "", MS_BIND)
+        os.mkdir("/sys/fs/cgroup/hugetlb")
+        for attempt in range(60):  # busy as long as somebody has containers on cgroup2
+            try:
+                with contextlib.suppress(OSError):
+                    os.rmdir(points[""] + "/ociruntime-it")
+                mount("cgroup", "/sys/fs/cgroup/hugetlb", "cgroup", 0, "hugetlb")
+                break
+            except OSError:
+                if attempt == 59:
+                    raise
+                time.sleep(1)
+    finally:
+        os.close(keep)
+    cgroup_mounts.cache_clear()
+
+
+def hugetlb_back() -> bool:
+    """Give hugetlb back to cgroup2. The kernel keeps a v1 hierarchy whose removed groups are still dying when it is
+    unmounted, so it is mounted again, given time, and unmounted.
+    """
+    place = "/sys/fs/cgroup/hugetlb"
+    if "hugetlb" not in cgroup_mounts():
+        return True
+    unified = cgroup_mounts()[""]
+    umount(place)
+    for _ in range(50):
+        if "hugetlb" in Path(unified, "cgroup.controllers").read_text().split():
+            return True
+        mount("cgroup", place, "cgroup", 0, "hugetlb")
+        time.sleep(0.1)
+        umount(place)
+    return False

@@ -1,0 +1,196 @@
+"""delete: nothing is left."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from integration.lib import leaks as leak_tools
+from integration.lib.container import Container, alive, wait_until
+from integration.lib.leaks import Leaks
+from integration.lib.runtime import Runtime
+
+
+def test_stopped(container: Container, leaks: Leaks) -> None:
+    """delete of a stopped container removes state and cgroups, and says nothing [K7]."""
+    container.begin("exit 0")
+    container.wait()
+    assert leak_tools.cgroups_with(container.id)
+    result = container.delete()
+    assert (result.out, result.err) == (b"", b"")
+    leaks.check()
+    assert "does not exist" in container.command("state").error
+
+
+@pytest.mark.parametrize("flags", [[], ["--force"]])
+def test_created(container: Container, leaks: Leaks, flags: list[str]) -> None:
+    """A created container is killed and removed, with and without --force [K7]."""
+    container.create()
+    container.delete(*flags)
+    assert container.wait() == 137
+    leaks.check()
+
+
+def test_running(container: Container) -> None:
+    """A running container is not deleted; the text names it [K7]."""
+    container.begin("pause")
+    result = container.delete(check=False)
+    assert result.code != 0
+    assert container.id in result.error
+    if container.runtime.name != "crun":
+        assert "that is not stopped" in result.error
+    assert container.state()["status"] == "running"
+    assert alive(container.pid)
+
+
+@pytest.mark.parametrize("flag", ["--force", "-f"])
+def test_force_running(container: Container, leaks: Leaks, flag: str) -> None:
+    """--force kills a running container first [K7]."""
+    container.begin("trap 15 0")
+    container.delete(flag)
+    assert container.wait() == 137
+    leaks.check()
+
+
+def test_force_with_a_forked_crowd(container: Container, leaks: Leaks) -> None:
+    """All processes of the container are gone with it [K7]."""
+    container.begin("fork 20", "pause")
+    container.wait_replies(2)
+    container.delete("--force")
+    leaks.check()
+
+
+def test_leftovers_without_a_pid_namespace(container: Container, leaks: Leaks) -> None:
+    """Processes that outlive init in the cgroup are killed before the cgroup is removed [K7]."""
+    container.bundle.drop_namespace("pid")
+    container.begin("orphan", "trap 10 0")
+    container.wait_replies(2)
+    container.kill("USR1")
+    container.wait()
+    container.delete("--force")
+    leaks.check()
+
+
+def test_missing(runtime: Runtime) -> None:
+    """Unknown ID: an error without --force, none with it [K7]."""
+    result = runtime("delete", "nosuch")
+    assert result.code != 0
+    assert "does not exist" in result.error
+    assert runtime("delete", "--force", "nosuch").code == 0
+
+
+def test_twice(container: Container) -> None:
+    """A second delete finds nothing [K7]."""
+    container.begin("exit 0")
+    container.wait()
+    container.delete()
+    assert container.delete(check=False).code != 0
+
+
+def test_id_is_free_again(container: Container) -> None:
+    """After delete the ID can be used again [K1, K7]."""
+    for status in (5, 6):
+        container.status = None
+        container.begin(f"exit {status}")
+        assert container.wait() == status
+        container.delete()
+
+
+@pytest.mark.parametrize("flags", [[], ["--force"]])
+@pytest.mark.skip_for(crun="1.8: cannot delete without its status file (K7)")
+def test_directory_without_state(runtime: Runtime, leaks: Leaks, flags: list[str]) -> None:
+    """A state directory without a state file is removed; without --force that is still an error [K7]."""
+    (runtime.root / "hollow").mkdir(parents=True, exist_ok=True)
+    result = runtime("delete", *flags, "hollow")
+    assert (result.code == 0) == bool(flags)
+    if not flags:
+        assert "does not exist" in result.error
+    leaks.check()
+
+
+@pytest.mark.ours_only("K7, S1: a torn state file is cleaned by delete --force")
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b'{"version": 999}', b"\xff\xfe"])
+def test_torn_state(container: Container, leaks: Leaks, content: bytes) -> None:
+    """Whatever state.json holds, delete --force removes the container's directory and says no traceback [K7]."""
+    container.begin("exit 0")
+    container.wait()
+    container.delete()
+    directory = container.runtime.root / container.id
+    directory.mkdir()
+    (directory / "state.json").write_bytes(content)
+    result = container.delete("--force")
+    assert "Traceback" not in result.error
+    leaks.check()
+
+
+def test_sub_cgroups_are_removed(container: Container, leaks: Leaks) -> None:
+    """Cgroups made below the container's own are removed with it [D6]."""
+    container.begin("pause")
+    for path in leak_tools.cgroups_with(container.id):
+        os.makedirs(os.path.join(path, "below", "deeper"))
+    container.finish()
+    container.delete()
+    leaks.check()
+
+
+@pytest.mark.ours_only("D17: a cgroup that was there before create is kept")
+def test_existing_cgroup_is_kept(container: Container) -> None:
+    """delete removes only what create has made [D17]."""
+    group = os.path.dirname(container.bundle.config["linux"]["cgroupsPath"]) + f"/{container.id}-own"
+    tops = leak_tools.hierarchies()
+    for top in tops:
+        os.mkdir(top + group)
+    try:
+        container.bundle.linux(cgroupsPath=group)
+        container.begin("exit 0")
+        container.wait()
+        container.delete()
+        for top in tops:
+            assert os.path.isdir(top + group)
+    finally:
+        for top in tops:
+            if os.path.isdir(top + group):
+                os.rmdir(top + group)
+
+
+@pytest.mark.ours_only("D17: parents made by create go with it, if empty")
+def test_made_parents_are_removed(container: Container, leaks: Leaks) -> None:
+    """Parents of the cgroup that create had to make are gone after delete [D17]."""
+    container.bundle.linux(cgroupsPath=f"/{container.id}-top/middle/leaf")
+    container.begin("exit 0")
+    container.wait()
+    container.delete()
+    leaks.check()
+
+
+def test_bundle_and_root_stay(container: Container) -> None:
+    """The bundle is not the runtime's: delete leaves every file of it [D17]."""
+    (container.bundle.rootfs / "data").write_text("mine")
+    container.begin("exit 0")
+    container.wait()
+    container.delete()
+    assert (container.bundle.rootfs / "data").read_text() == "mine"
+    assert (container.bundle.path / "config.json").exists()
+    assert container.runtime.root.exists()
+
+
+def test_bundle_may_be_gone(container: Container, leaks: Leaks) -> None:
+    """delete works when the bundle has already been removed [K7]."""
+    import shutil
+
+    container.begin("exit 0")
+    container.wait()
+    shutil.rmtree(container.bundle.path)
+    container.delete()
+    leaks.check()
+
+
+def test_force_is_quick(container: Container) -> None:
+    """--force does not wait longer than the processes need to die [K7]."""
+    container.begin("pause")
+    began = time.monotonic()
+    container.delete("--force")
+    assert time.monotonic() - began < 3
+    wait_until(lambda: not alive(container.pid))

@@ -1,0 +1,416 @@
+"""The interface every kind of cgroup offers, and what cgroup v1 and v2 have in common.
+
+Order of use in create: ``check_free()`` (nothing is made yet), ``saved()`` into state.json, ``create()``, ``apply()``,
+then the init process joins: v1 by itself through ``join_sources()``, v2 by being cloned into ``clone_directory()``.
+So ``create()`` and ``apply()`` never write cgroup.procs or tasks: on an idle machine the first such write by another
+process than the one that moves waits 10 ms or more for an RCU grace period.
+"""
+
+import posix
+from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EROFS
+
+from ociruntime.cgroups import files
+from ociruntime.errors import ConfigError, StateError, StepError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ociruntime.cgroups.limits import CgroupWrite
+    from ociruntime.host import Host
+    from ociruntime.plan import FdSource
+
+POINTER = "/linux/cgroupsPath"
+RESOURCES = "/linux/resources"
+REFUSED = (EACCES, EPERM, EROFS)
+SIGKILL = 9
+
+
+class Cgroup:
+    """A container's cgroup.
+
+    mode: "v1", "hybrid", "v2" or "none". paths: controller ("" = cgroup v2) -> absolute directory; co-mounted v1
+    controllers share one. made: directories create() made (before it: the ones it is going to make), parents first.
+    rootless: what only privilege could do is tolerated. warnings: what was tolerated, for the log.
+    """
+
+    __slots__ = (
+        "_lowered",
+        "container_id",
+        "explicit",
+        "fresh",
+        "made",
+        "mode",
+        "mounts",
+        "paths",
+        "rootless",
+        "skip_devices",
+        "warnings",
+    )
+
+    def __init__(self, mode: str, paths: "dict[str, str]") -> None:
+        self.mode = mode
+        self.paths = paths
+        self.made: list[str] = []
+        self.rootless = False
+        self.skip_devices = False
+        self.warnings: list[str] = []
+        # The rest is known to create only.
+        self.container_id = ""
+        self.explicit = False
+        self.fresh: set[str] = set()
+        self.mounts: dict[str, str] = {}
+        self._lowered: tuple[object, list[CgroupWrite]] | None = None
+
+    # -- where it is
+
+    def directories(self) -> "list[str]":
+        """The directories of all hierarchies, each once."""
+        return list(dict.fromkeys(self.paths.values()))
+
+    def _process_directory(self) -> str:
+        """One directory in which all processes of the container are found; "" if there is none."""
+        raise NotImplementedError
+
+    def saved(self) -> "dict[str, Any]":
+        """What from_state() needs to find this cgroup again; fit for JSON."""
+        return {"mode": self.mode, "paths": self.paths, "made": self.made, "rootless": self.rootless}
+
+    def exists(self) -> bool:
+        directory = self._process_directory()
+        return bool(directory) and files.exists(directory)
+
+    # -- create
+
+    def prepare(self, host: "Host", resources: "dict[str, Any]") -> None:
+        """Lower /linux/resources now, so that create() knows what it needs and a bad value fails before all else."""
+        writes: list[CgroupWrite] = []
+        # Devices apart, many a container has no limit at all: then the modules that know them are not even loaded.
+        if any([value for name, value in resources.items() if name != "devices"]):
+            from ociruntime.cgroups import limits
+
+            writes = self.lower(resources, RESOURCES)
+            self.warnings += limits.memory_warnings(resources.get("memory") or {}, RESOURCES + "/memory")
+        self._lowered = (resources, writes)
+
+    def check_free(self) -> None:
+        """Refuse a cgroup that holds processes or is frozen; note which directories create() will make.
+
+        Raises StateError with a hint how to clean up; ConfigError when the path is not a cgroup.
+        """
+        self.made = []
+        found_any = False
+        for directory in self.directories():
+            if not files.exists(directory):
+                self._will_make(directory)
+                continue
+            try:
+                present = bool(files.read(directory + "/cgroup.procs")) or bool(files.children(directory))
+            except OSError as error:
+                if error.errno == ENODEV:
+                    self._will_make(directory)
+                    continue
+                if error.errno == ENOTDIR:
+                    raise ConfigError("not a cgroup", pointer=POINTER, path=directory) from error
+                # A threaded cgroup, or a directory that is no cgroup at all: look closer.
+                present = True
+            found_any = True
+            found = files.pids(directory) if present else []
+            if found:
+                raise StateError(
+                    f"the container's cgroup '{directory}' is not empty: {len(found)} process(es) found",
+                    container_id=self.container_id,
+                    hint=f"end the processes {files.named(found)} and remove the cgroup with rmdir, "
+                    "or choose another cgroupsPath",
+                )
+        if found_any and self.frozen():
+            raise StateError(
+                f"the container's cgroup '{self._process_directory()}' is frozen",
+                container_id=self.container_id,
+                hint=self._thaw_hint(),
+            )
+
+    def _will_make(self, directory: str) -> None:
+        top = self.mounts.get(directory, "")
+        missing = [directory]
+        parent = directory[: directory.rfind("/")]
+        while len(parent) > len(top) and parent not in self.made and not files.exists(parent):
+            missing.append(parent)
+            parent = parent[: parent.rfind("/")]
+        self.made.extend(reversed(missing))
+
+    def _thaw_hint(self) -> str:
+        raise NotImplementedError
+
+    def create(self) -> None:
+        """Make the directories, in every hierarchy. On error those made are removed again.
+
+        A rootless runtime without cgroupsPath and without limits goes on without the hierarchies it may not write to.
+        Raises StepError.
+        """
+        self.made = []
+        try:
+            for directory in self.directories():
+                top = self.mounts[directory]
+                try:
+                    if files.make(directory, top, self.made):
+                        self.fresh.add(directory)
+                    self._made(directory, top)
+                except OSError as error:
+                    if not self._dispensable(directory, error):
+                        raise
+                    self._forget(directory, error)
+        except OSError as error:
+            self.undo()
+            raise self._create_error(error) from error
+        except BaseException:
+            self.undo()
+            raise
+
+    def _made(self, directory: str, top: str) -> None:
+        """Hook of create(): make a new or found directory fit for processes."""
+
+    def _dispensable(self, directory: str, error: OSError) -> bool:
+        return self.rootless and not self.explicit and error.errno in REFUSED and not self._needed(directory)
+
+    def _needed(self, directory: str) -> bool:
+        """Whether a limit asked for has to be written there."""
+        writes = self._lowered[1] if self._lowered is not None else []
+        return any(self._directory(write.controller) == directory for write in writes)
+
+    def _forget(self, directory: str, error: OSError) -> None:
+        reason = posix.strerror(error.errno or 0).lower()
+        self.warnings.append(f"cannot create the cgroup '{directory}' ({reason}), going on without")
+        self.paths = {name: path for name, path in self.paths.items() if path != directory}
+        inner = [path for path in self.made if path == directory or directory.startswith(path + "/")]
+        for path in reversed(inner):
+            _try_rmdir(path)
+            self.made.remove(path)
+
+    def _create_error(self, error: OSError) -> StepError:
+        hint = ""
+        if error.errno in (EACCES, EPERM) and self.rootless:
+            hint = "a rootless runtime needs a cgroup that is delegated to its user"
+        elif error.errno == EROFS:
+            hint = "cgroups are mounted read-only here"
+        elif error.errno in (ENOENT, EPERM, EACCES):
+            hint = "another mount may hide the cgroup file system"
+        elif error.errno == EINVAL:
+            hint = "a parent cgroup may be in an unfit state"
+        path = error.filename
+        return StepError(
+            "cannot create the cgroup",
+            pointer=POINTER if self.explicit else "",
+            step="cgroup",
+            errno=error.errno or 0,
+            path=path if isinstance(path, str) else "",
+            hint=hint,
+        )
+
+    def undo(self) -> None:
+        """Remove what create() made and tell nothing: the way out of another error."""
+        for path in reversed(self.made):
+            _try_rmdir(path)
+
+    # -- joining
+
+    def join_sources(self) -> "list[FdSource]":
+        """The files into which a process writes "0" to join, one per v1 hierarchy."""
+        return []
+
+    def clone_directory(self) -> str:
+        """The cgroup v2 directory for CLONE_INTO_CGROUP; "" if there is none."""
+        return self.paths.get("", "")
+
+    def add_process(self, pid: int) -> None:
+        """Move another process into every hierarchy. Raises StepError."""
+        for directory in self.directories():
+            try:
+                files.add_process(directory, pid)
+            except OSError as error:
+                raise StepError(
+                    f"cannot move process {pid} into the cgroup",
+                    step="cgroup",
+                    call="write",
+                    errno=error.errno or 0,
+                    path=directory + "/cgroup.procs",
+                ) from error
+
+    # -- limits
+
+    def lower(self, resources: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
+        """The writes a resources object asks for, in order."""
+        raise NotImplementedError
+
+    def _directory(self, controller: str) -> str:
+        """Where the files of a controller are; "" if there is no such hierarchy."""
+        raise NotImplementedError
+
+    def apply(self, resources: "dict[str, Any]", *, pointer: str = RESOURCES, devices: bool = True) -> None:
+        """Put a resources object into force: devices first, then the limits.
+
+        devices: false leaves the device filter as it is (update). Best before the init process joins, so that on v1 it
+        never meets a half-written device list.
+        Raises ConfigError, UnsupportedError or StepError, each with the pointer of the field.
+        """
+        if self._lowered is not None and self._lowered[0] is resources:
+            writes = self._lowered[1]
+        else:
+            writes = self.lower(resources, pointer)
+        if devices:
+            self._apply_devices(resources, pointer)
+        if writes:
+            from ociruntime.cgroups import limits
+
+            limits.perform(writes, self._directory)
+
+    def _apply_devices(self, resources: "dict[str, Any]", pointer: str) -> None:
+        raise NotImplementedError
+
+    # -- processes
+
+    def pids(self) -> "list[int]":
+        """Process IDs of the container, those in sub-cgroups too. Raises StepError."""
+        directory = self._process_directory()
+        if not directory:
+            return []
+        try:
+            return files.pids(directory)
+        except OSError as error:
+            raise _failed("cannot list the processes of the cgroup", error) from error
+
+    def signal_all(self, signal: int) -> None:
+        """Send a signal to every process; SIGKILL reaches frozen ones and those being forked too. Raises StepError."""
+        if signal == SIGKILL:
+            self.kill()
+            return
+        directory = self._process_directory()
+        if directory:
+            try:
+                files.signal_all(directory, signal)
+            except OSError as error:
+                raise _failed(f"cannot send signal {signal} to the cgroup", error) from error
+
+    def kill(self) -> None:
+        """SIGKILL for every process, also of a frozen cgroup. None left, or no cgroup, is fine. Raises StepError."""
+        try:
+            self._kill()
+        except OSError as error:
+            raise _failed("cannot kill the processes of the cgroup", error) from error
+
+    def _kill(self) -> None:
+        raise NotImplementedError
+
+    def _kill_frozen(self) -> None:
+        """Without cgroup.kill: freeze, so that nothing is forked meanwhile, signal, and thaw in any case."""
+        directory = self._process_directory()
+        if not directory or not files.exists(directory):
+            return
+        try:
+            try:
+                self.freeze()
+            except StepError:
+                # It cannot be frozen (no freezer, a process in D state): repeat until nothing new turns up.
+                for _round in range(8):
+                    if not files.signal_all(directory, SIGKILL):
+                        break
+            files.signal_all(directory, SIGKILL)
+        finally:
+            self.thaw()
+
+    def freeze(self) -> None:
+        """Stop all processes and wait until they are stopped; on failure they run again. Raises StepError."""
+        raise NotImplementedError
+
+    def thaw(self) -> None:
+        """Let them run again. No cgroup, or none frozen, is fine. Raises StepError."""
+        raise NotImplementedError
+
+    def freezer_file(self) -> str:
+        """The file that says whether the container is frozen, for the state; "" if there is none."""
+        if "freezer" in self.paths:
+            return self.paths["freezer"] + "/freezer.state"
+        return self.paths[""] + "/cgroup.freeze" if "" in self.paths else ""
+
+    def frozen(self) -> bool:
+        """Whether this very cgroup (not only an ancestor) is frozen."""
+        raise NotImplementedError
+
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed for want of memory; 0 if that is not known."""
+        return 0
+
+    # -- end
+
+    def remove(self) -> None:
+        """Remove the container's directories, sub-cgroups first, and the parents that create() made, if empty.
+
+        A directory that was there before create() stays; only its sub-cgroups go. Gone ones are fine.
+        Raises StepError when a cgroup stays busy.
+        """
+        leaves = self.directories()
+        made = set(self.made)
+        files.remove([(path, path not in made) for path in leaves])
+        for path in leaves:
+            if path not in made:
+                self._release(path)
+        for path in reversed(self.made):
+            if path not in leaves:
+                # Another container may live below it by now.
+                _try_rmdir(path)
+
+    def _release(self, directory: str) -> None:
+        """Hook of remove(): take our filter off a directory that stays."""
+
+
+class NoCgroup(Cgroup):
+    """The container has no cgroup of its own: a rootless runtime on a host where none can be had."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("none", {})
+
+    def _process_directory(self) -> str:
+        return ""
+
+    def _directory(self, controller: str) -> str:
+        return ""
+
+    def _thaw_hint(self) -> str:
+        return ""
+
+    def lower(self, resources: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
+        from ociruntime.cgroups import limits_v2
+
+        return limits_v2.writes(resources, (), pointer=pointer)
+
+    def _apply_devices(self, resources: "dict[str, Any]", pointer: str) -> None:
+        from ociruntime.cgroups import devices
+
+        devices.wanted(resources, pointer)
+
+    def _kill(self) -> None:
+        pass
+
+    def freeze(self) -> None:
+        raise StepError("the container has no cgroup", step="cgroup", hint="pausing needs one")
+
+    def thaw(self) -> None:
+        pass
+
+    def frozen(self) -> bool:
+        return False
+
+
+def _try_rmdir(path: str) -> None:
+    try:
+        posix.rmdir(path)
+    except OSError as error:
+        if error.errno not in (ENOENT, ENODEV, EBUSY, ENOTEMPTY, EACCES, EPERM, EROFS):
+            raise
+
+
+def _failed(reason: str, error: OSError) -> StepError:
+    path = error.filename
+    return StepError(reason, step="cgroup", errno=error.errno or 0, path=path if isinstance(path, str) else "")

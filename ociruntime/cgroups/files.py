@@ -1,0 +1,201 @@
+"""Small calls on cgroup directories, shared by cgroup v1 and v2. They raise OSError; the callers name the step."""
+
+import posix
+from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, ESRCH
+from time import sleep
+
+from ociruntime.errors import StepError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MAX_FILE = 16 << 20
+_REMOVE_TRIES = 10
+
+
+def read(path: str) -> bytes:
+    """The whole file."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        data = posix.read(fd, 4096)
+        if len(data) < 4096:
+            return data
+        parts = [data]
+        size = len(data)
+        while size < _MAX_FILE:
+            data = posix.read(fd, 65536)
+            if not data:
+                break
+            parts.append(data)
+            size += len(data)
+        return b"".join(parts)
+    finally:
+        posix.close(fd)
+
+
+def read_or_empty(path: str) -> bytes:
+    """The whole file; b"" when it, or the cgroup it belongs to, is gone."""
+    try:
+        return read(path)
+    except OSError as error:
+        if error.errno in (ENOENT, ENODEV):
+            return b""
+        raise
+
+
+def write(path: str, *values: bytes) -> None:
+    """Give each value to the file in a write of its own. The OSError of a refused value carries the path."""
+    fd = posix.open(path, posix.O_WRONLY | posix.O_TRUNC | posix.O_CLOEXEC)
+    try:
+        for value in values:
+            posix.write(fd, value)
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        posix.close(fd)
+
+
+def exists(path: str) -> bool:
+    return posix.access(path, posix.F_OK)
+
+
+def make(path: str, top: str, made: "list[str]") -> bool:
+    """mkdir path and what is missing between top (the mount point) and it; new directories are appended to made.
+
+    Returns whether path itself is new. A parent that another runtime removes meanwhile is made again.
+    """
+    for last in (False, False, False, False, True):
+        try:
+            posix.mkdir(path, 0o755)
+        except OSError as error:
+            if error.errno == EEXIST:
+                return False
+            if error.errno != ENOENT or last or len(path) <= len(top):
+                raise
+            make(path[: path.rfind("/")], top, made)
+        else:
+            made.append(path)
+            return True
+    return False
+
+
+def children(path: str) -> "list[str]":
+    """The sub-cgroups of a directory; none if it is gone."""
+    try:
+        with posix.scandir(path) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        if error.errno in (ENOENT, ENODEV):
+            return []
+        raise
+
+
+def pids(path: str) -> "list[int]":
+    """Process IDs in a cgroup and all its sub-cgroups, each once; none if it is gone."""
+    found: dict[int, None] = {}
+    pending = [path]
+    while pending:
+        directory = pending.pop()
+        try:
+            data = read_or_empty(directory + "/cgroup.procs")
+        except OSError as error:
+            # A threaded cgroup does not list processes; its threads are enough to see and to signal them.
+            if error.errno != EOPNOTSUPP:
+                raise
+            data = read_or_empty(directory + "/cgroup.threads")
+        for pid in data.split():
+            found[int(pid)] = None
+        pending.extend(children(directory))
+    # A process outside of our PID namespace reads as 0.
+    found.pop(0, None)
+    return list(found)
+
+
+def signal_all(path: str, signal: int) -> int:
+    """Send a signal to every process of a cgroup and its sub-cgroups; returns how many there were."""
+    targets = pids(path)
+    for pid in targets:
+        try:
+            posix.kill(pid, signal)
+        except OSError as error:
+            if error.errno != ESRCH:
+                raise
+    return len(targets)
+
+
+def add_process(path: str, pid: int) -> None:
+    """Move a process. EINVAL: it has only just been forked (TASK_NEW), so it is tried 5 times, 30 ms apart."""
+    for tries_left in (4, 3, 2, 1, 0):
+        try:
+            write(path + "/cgroup.procs", b"%d" % pid)
+            return
+        except OSError as error:
+            if error.errno != EINVAL or not tries_left:
+                raise
+        sleep(0.03)
+
+
+def remove_tree(path: str, keep_top: bool) -> bool:
+    """One try at removing a cgroup, its sub-cgroups first. keep_top: only the sub-cgroups. False: something is busy."""
+    if not keep_top:
+        try:
+            posix.rmdir(path)
+            return True
+        except OSError as error:
+            if error.errno in (ENOENT, ENODEV):
+                return True
+            if error.errno not in (EBUSY, ENOTEMPTY):
+                raise
+    gone = True
+    inner = children(path)
+    for child in inner:
+        gone = remove_tree(child, False) and gone
+    if keep_top:
+        return gone
+    return bool(gone and inner) and remove_tree(path, False)
+
+
+def remove(paths: "Sequence[tuple[str, bool]]") -> None:
+    """Remove cgroups: (directory, keep_top) each. A process that has just died may keep a cgroup busy for a moment, so
+    busy ones are tried 10 times with pauses that double from 1 ms.
+
+    Raises StepError when one stays busy.
+    """
+    pending = list(paths)
+    pause = 0.001
+    for attempt in range(_REMOVE_TRIES + 1):
+        if attempt:
+            sleep(pause)
+            pause *= 2
+        try:
+            pending = [(path, keep) for path, keep in pending if not remove_tree(path, keep)]
+        except OSError as error:
+            path = error.filename
+            raise StepError(
+                "cannot remove the cgroup",
+                step="cgroup",
+                call="rmdir",
+                errno=error.errno or 0,
+                path=path if isinstance(path, str) else "",
+            ) from error
+        if not pending:
+            return
+    path = pending[0][0]
+    raise StepError(
+        "cannot remove the cgroup",
+        step="cgroup",
+        call="rmdir",
+        errno=EBUSY,
+        path=path,
+        hint=f"processes in it: {named(pids(path))}",
+    )
+
+
+def named(found: "list[int]") -> str:
+    """Process IDs for a message, at most ten."""
+    if not found:
+        return "none (or not visible from this PID namespace)"
+    text = ", ".join([str(pid) for pid in found[:10]])
+    return f"{text} and {len(found) - 10} more" if len(found) > 10 else text

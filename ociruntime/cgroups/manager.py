@@ -1,0 +1,75 @@
+"""Chooses the kind of cgroup, once: ``choose`` for a new container, ``from_state`` for one that exists.
+
+The commands around a running container (kill, delete, ...) only call ``from_state``: it reads nothing and loads only
+what its kind of cgroup needs.
+"""
+
+from ociruntime.errors import UnsupportedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ociruntime.cgroups.cgroup import Cgroup
+    from ociruntime.host import Host
+
+
+def choose(host: "Host", config: "dict[str, Any]", container_id: str, *, systemd: bool = False) -> "Cgroup":
+    """The cgroup for a new container: where it is going to be and what /linux/resources will write. Makes nothing.
+
+    Raises ConfigError for a bad cgroupsPath or limit, UnsupportedError for a limit whose controller this host lacks.
+    """
+    if systemd:
+        raise UnsupportedError(
+            "--systemd-cgroup", "the systemd cgroup driver, which this version does not have", hint="use cgroupfs"
+        )
+    linux = config.get("linux") or {}
+    cgroups_path = linux.get("cgroupsPath") or ""
+    resources = linux.get("resources")
+    if resources is None:
+        resources = {}
+    cgroup: Cgroup
+    if host.cgroup_mode == "none":
+        if not host.rootless or cgroups_path:
+            raise UnsupportedError(
+                "a container", "a mounted cgroup file system", hint="mount -t cgroup2 none /sys/fs/cgroup"
+            )
+        from ociruntime.cgroups.cgroup import NoCgroup
+
+        cgroup = NoCgroup()
+    else:
+        from ociruntime.cgroups import paths
+
+        places = paths.directories(host, cgroups_path, container_id)
+        cgroup = _of(host.cgroup_mode, places)
+        for name, place in places.items():
+            cgroup.mounts[place] = host.cgroup_mounts[name] if name else host.unified
+    cgroup.container_id = container_id
+    cgroup.explicit = bool(cgroups_path)
+    cgroup.rootless = host.rootless
+    cgroup.skip_devices = host.in_userns
+    cgroup.prepare(host, resources)
+    return cgroup
+
+
+def from_state(saved: "dict[str, Any]") -> "Cgroup":
+    """The cgroup of an existing container, from what Cgroup.saved() gave."""
+    # A rootless runtime may have gone on without any of the directories.
+    cgroup = _of(saved["mode"] if saved["paths"] else "none", saved["paths"])
+    cgroup.made = saved["made"]
+    cgroup.rootless = cgroup.skip_devices = saved["rootless"]
+    return cgroup
+
+
+def _of(mode: str, paths: "dict[str, str]") -> "Cgroup":
+    if mode == "v2":
+        from ociruntime.cgroups.v2 import CgroupV2
+
+        return CgroupV2(mode, paths)
+    if mode == "none":
+        from ociruntime.cgroups.cgroup import NoCgroup
+
+        return NoCgroup()
+    from ociruntime.cgroups.v1 import CgroupV1
+
+    return CgroupV1(mode, paths)

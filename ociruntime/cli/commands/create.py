@@ -1,0 +1,45 @@
+"""``create ID``."""
+
+from ociruntime.cli.context import absolute
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from ociruntime.cli.context import Context
+    from ociruntime.cli.parser import Options
+
+    class CreateArguments(TypedDict):
+        """Keyword arguments that ``Runtime.create`` and ``Runtime.run`` share."""
+
+        pid_file: str | None
+        preserve_fds: int
+        no_pivot: bool
+        no_new_keyring: bool
+        console_socket: str | None
+        pidfd_socket: str | None
+        config_file: str | None
+
+
+def create_arguments(options: "Options") -> "CreateArguments":
+    """Translate the flags of create. --pid-file and --config are relative to the current directory, the sockets to the
+    bundle (rows P1, P2): those are passed on as they are.
+    """
+    pid_file = options.text("pid-file")
+    config_file = options.text("config")
+    return {
+        "pid_file": absolute(pid_file) if pid_file else None,
+        "preserve_fds": options.number("preserve-fds"),
+        "no_pivot": options.flag("no-pivot"),
+        "no_new_keyring": options.flag("no-new-keyring"),
+        "console_socket": options.text("console-socket") or None,
+        "pidfd_socket": options.text("pidfd-socket") or None,
+        "config_file": absolute(config_file) if config_file else None,
+    }
+
+
+def run(options: "Options", arguments: "list[str]", context: "Context") -> int:
+    """Create the container and return when its init process waits for start."""
+    bundle = absolute(options.text("bundle") or ".")
+    context.runtime().create(bundle, arguments[0], **create_arguments(options))
+    return 0

@@ -1,0 +1,15 @@
+"""``kill ID [SIGNAL]``."""
+
+from ociruntime.signals import number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.cli.context import Context
+    from ociruntime.cli.parser import Options
+
+
+def run(options: "Options", arguments: "list[str]", context: "Context") -> int:
+    """Send a signal, TERM unless another one is named."""
+    signal = number(arguments[1]) if len(arguments) > 1 else 15
+    context.runtime().kill(arguments[0], signal, all=options.flag("all"))
+    return 0

@@ -1,0 +1,101 @@
+"""The command line as data: one table feeds the parser, ``--help`` and the man pages.
+
+A flag is (name, short, kind, metavar, help). kind: "bool", "value", "int" (not negative) or "repeat" (one value per
+use). A flag without help is accepted for callers that send it, and not shown.
+A command is (summary, arguments, least, most, interleaved, flags, description); least and most: number of arguments;
+interleaved: flags may follow the arguments.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Flag = tuple[str, str, str, str, str]
+    Command = tuple[str, str, int, int, bool, tuple[Flag, ...], str]
+
+GLOBAL: "tuple[Flag, ...]" = (
+    ("root", "", "value", "DIR", "directory of the containers' state; default /run/ociruntime, for users "
+     "$XDG_RUNTIME_DIR/ociruntime"),
+    ("log", "", "value", "FILE", "append log lines to FILE instead of stderr"),
+    ("log-format", "", "value", "FORMAT", "format of log lines: text (default) or json"),
+    ("log-level", "", "value", "LEVEL", "least level that is logged: debug, info (default), warning or error"),
+    ("debug", "", "bool", "", "log debug lines too"),
+    ("systemd-cgroup", "", "bool", "", "let systemd manage the cgroup; cgroupsPath is then slice:prefix:name"),
+    ("cgroup-manager", "", "value", "NAME", "cgroupfs (default), systemd or disabled"),
+    ("rootless", "", "value", "BOOL", "ignore missing permissions on cgroups: true, false or auto (default)"),
+    ("criu", "", "value", "PATH", ""),
+    ("version", "v", "bool", "", "print the version and what this build supports"),
+    ("help", "h", "bool", "", "print help; after a command: for that command"),
+    ("version", "V", "bool", "", ""),
+)  # fmt: skip
+
+_CREATE: "tuple[Flag, ...]" = (
+    ("bundle", "b", "value", "DIR", "the bundle: directory with config.json; default the current directory"),
+    ("config", "f", "value", "FILE", "read FILE instead of the bundle's config.json"),
+    ("pid-file", "", "value", "FILE", "write the PID of the init process to FILE"),
+    ("console-socket", "", "value", "SOCKET", "AF_UNIX socket that gets the master end of the container's terminal"),
+    ("pidfd-socket", "", "value", "SOCKET", "AF_UNIX socket that gets a pidfd of the init process"),
+    ("preserve-fds", "", "int", "N", "keep N file descriptors from 3 on open in the container"),
+    ("no-pivot", "", "bool", "", "do not use pivot_root, for a root file system on a ramdisk"),
+    ("no-new-keyring", "", "bool", "", "keep the caller's session keyring"),
+)
+
+COMMANDS: "dict[str, Command]" = {
+    "create": (
+        "create a container", "ID", 1, 1, True,
+        (*_CREATE, ("detach", "d", "bool", "", ""), ("no-subreaper", "", "bool", "", "")),
+        "Creates the container ID from a bundle and returns when its init process is ready; the program of config.json "
+        "does not run before 'start'. Changes to config.json have no effect afterwards.",
+    ),
+    "delete": (
+        "delete a container", "ID", 1, 1, True,
+        (("force", "f", "bool", "", "whatever its status: kill it first, and do not mind if it does not exist"),),
+        "Deletes a container that is stopped or was never started, with its cgroup and all that 'create' made. "
+        "A running or paused one is refused unless --force is given.",
+    ),
+    "features": (
+        "print what the runtime supports", "", 0, 0, True, (),
+        "Prints the features document of the OCI runtime specification as JSON. Needs no privileges and no container.",
+    ),
+    "kill": (
+        "send a signal to a container", "ID [SIGNAL]", 1, 2, True,
+        (("all", "a", "bool", "", "send it to every process of the container; no error if none is left"),),
+        "Sends SIGNAL (default TERM) to the init process. SIGNAL is a name with or without SIG, or a number; "
+        "0 only probes. KILL ends every process of a container that has no PID namespace of its own.",
+    ),
+    "list": (
+        "list containers", "", 0, 0, True,
+        (
+            ("format", "f", "value", "FORMAT", "table (default) or json"),
+            ("quiet", "q", "bool", "", "print IDs only"),
+        ),
+        "Lists the containers of the state root. An entry that cannot be read is reported on stderr and left out.",
+    ),
+    "run": (
+        "create and start a container", "ID", 1, 1, True,
+        (
+            *_CREATE,
+            ("detach", "d", "bool", "", "return when the program runs instead of waiting for its end"),
+            ("keep", "", "bool", "", "do not delete the container when its program has ended"),
+            ("no-subreaper", "", "bool", "", "do not adopt processes that the container leaves behind"),
+        ),
+        "Creates the container, starts it and, unless --detach is given, passes signals on, waits for its program, "
+        "deletes it and exits with the program's exit code (128 + N if signal N ended it).",
+    ),
+    "spec": (
+        "write a config.json to begin with", "", 0, 0, True,
+        (
+            ("bundle", "b", "value", "DIR", "directory to write to; default the current directory"),
+            ("file", "f", "value", "NAME", "file to write instead of config.json"),
+            ("rootless", "", "bool", "", "for a container that is run without privileges"),
+        ),
+        "Writes a config.json that runs sh in a root file system named rootfs. An existing file is never overwritten.",
+    ),
+    "start": (
+        "start a created container", "ID", 1, 1, True, (),
+        "Lets the init process of a created container go on: it runs the startContainer hooks and then the program.",
+    ),
+    "state": (
+        "print the state of a container", "ID", 1, 1, True, (),
+        "Prints the state of the OCI runtime specification as JSON, with the keys rootfs, created and owner added. "
+        "The status is creating, created, running, paused or stopped.",
+    ),
+}  # fmt: skip

@@ -1,0 +1,3 @@
+from collections.abc import Callable
+
+CHECKS: dict[str, Callable[[object], str | None]]

@@ -1,0 +1,118 @@
+"""The features document: what this build supports, whatever the machine at hand offers.
+
+Source: runtime-spec features.md, features-linux.md.
+"""
+
+from ociruntime.state.model import OCI_VERSION
+
+OCI_VERSION_MIN = "1.0.0"
+HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
+
+# Annotations of config.json that change what the runtime does; a trailing dot is a prefix.
+UNSAFE_ANNOTATIONS: "tuple[str, ...]" = ()
+
+CGROUP = {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False}
+IDMAP = False
+NET_DEVICES = False
+INTEL_RDT = False
+INTEL_RDT_MONITORING = False
+SELINUX = False
+APPARMOR = True
+SECCOMP_NOTIFY = False
+MEMORY_POLICY_MODES: "tuple[str, ...]" = ()
+MEMORY_POLICY_FLAGS: "tuple[str, ...]" = ()
+CHECKPOINT = False
+
+
+def libseccomp_release() -> str:
+    """Return the release of libseccomp found here, such as "2.5.4"; "" when there is none."""
+    from ociruntime.fullpython import full_interpreter
+
+    full_interpreter()
+    try:
+        import ctypes
+
+        library = ctypes.CDLL("libseccomp.so.2")
+    except (ImportError, OSError):
+        return ""
+
+    class Release(ctypes.Structure):
+        """struct scmp_version of seccomp.h."""
+
+        _fields_ = (("major", ctypes.c_uint), ("minor", ctypes.c_uint), ("micro", ctypes.c_uint))
+
+    library.seccomp_version.restype = ctypes.POINTER(Release)
+    found = library.seccomp_version().contents
+    return f"{found.major}.{found.minor}.{found.micro}"
+
+
+def seccomp_binding() -> bool:
+    """Tell whether a Python binding of libseccomp can be loaded: without one, profiles cannot be compiled."""
+    from ociruntime.fullpython import full_interpreter
+
+    full_interpreter()
+    from importlib import import_module
+
+    for name in ("seccomp", "pyseccomp"):
+        try:
+            import_module(name)
+        except (ImportError, RuntimeError, OSError):
+            continue
+        return True
+    return False
+
+
+def seccomp() -> "dict[str, object]":
+    """Return linux.seccomp: enabled only where libseccomp and its Python binding are found."""
+    from posix import uname
+
+    from ociruntime.host import parse_release
+    from ociruntime.seccomp import compile
+
+    if not seccomp_binding():
+        return {"enabled": False}
+    kernel = parse_release(uname().release)
+    return {
+        "enabled": True,
+        "actions": [name for name in compile.ACTIONS if SECCOMP_NOTIFY or name != "SCMP_ACT_NOTIFY"],
+        "operators": list(compile.OPERATORS),
+        "archs": list(compile.ARCHITECTURES),
+        "knownFlags": list(compile.FLAGS),
+        "supportedFlags": compile.supported_flags(kernel),
+    }
+
+
+def document() -> "dict[str, object]":
+    """Return the document. Needs no privileges, no container and no configuration."""
+    from ociruntime import __version__
+    from ociruntime.capabilities import NUMBERS
+    from ociruntime.mounts.options import names
+
+    annotations = {
+        "org.opencontainers.runc.checkpoint.enabled": "true" if CHECKPOINT else "false",
+        "org.ociruntime.version": __version__,
+    }
+    libseccomp = libseccomp_release()
+    if libseccomp:
+        annotations["io.github.seccomp.libseccomp.version"] = libseccomp
+    return {
+        "ociVersionMin": OCI_VERSION_MIN,
+        "ociVersionMax": OCI_VERSION,
+        "hooks": list(HOOKS),
+        "mountOptions": names(),
+        "linux": {
+            "namespaces": list(NAMESPACES),
+            "capabilities": list(NUMBERS),
+            "cgroup": dict(CGROUP),
+            "seccomp": seccomp(),
+            "apparmor": {"enabled": APPARMOR},
+            "selinux": {"enabled": SELINUX},
+            "intelRdt": {"enabled": INTEL_RDT, "schemata": INTEL_RDT, "monitoring": INTEL_RDT_MONITORING},
+            "memoryPolicy": {"modes": list(MEMORY_POLICY_MODES), "flags": list(MEMORY_POLICY_FLAGS)},
+            "mountExtensions": {"idmap": {"enabled": IDMAP}},
+            "netDevices": {"enabled": NET_DEVICES},
+        },
+        "annotations": annotations,
+        "potentiallyUnsafeConfigAnnotations": list(UNSAFE_ANNOTATIONS),
+    }

@@ -1,0 +1,111 @@
+"""delete: removes what create has made, and only that."""
+
+import posix
+from select import POLLIN, poll
+from time import monotonic
+
+from ociruntime import hooks
+from ociruntime.errors import NotFoundError, StateError, StepError
+from ociruntime.lifecycle.kill import SIGKILL, send
+from ociruntime.state import status
+from ociruntime.state.model import CorruptStateError, State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.lifecycle.runtime import Runtime
+    from ociruntime.state.store import StateDir
+
+KILL_TIMEOUT = 10.0
+
+
+def delete(runtime: "Runtime", container_id: str, *, force: bool = False) -> None:
+    """Delete a stopped or created container; with force one in any status, after SIGKILL.
+
+    Raises StateError for a running or paused one, NotFoundError (with force: nothing to do).
+    """
+    try:
+        with runtime.states.open(container_id) as directory:
+            directory.lock()
+            _delete(runtime, container_id, directory, force)
+    except NotFoundError:
+        if not force:
+            raise
+
+
+def _delete(runtime: "Runtime", container_id: str, directory: "StateDir", force: bool) -> None:
+    try:
+        state = directory.load()
+    except NotFoundError:
+        # A directory without a state: a create was killed right at its start, and has made nothing else.
+        directory.remove()
+        raise
+    except CorruptStateError:
+        if not force:
+            raise
+        salvaged = directory.salvage()
+        if salvaged is None:
+            directory.remove()
+            return
+        state = salvaged
+    actual, _ = status.derive(state, directory)
+    if not force and actual not in (status.STOPPED, status.CREATED):
+        raise StateError(
+            f"cannot delete container {container_id} that is not stopped: {actual}",
+            container_id=container_id,
+            expected=(status.STOPPED, status.CREATED),
+            actual=actual,
+            hint="kill it first, or use delete --force",
+        )
+    remove(runtime, state, directory)
+
+
+def destroy(runtime: "Runtime", container_id: str, directory: "StateDir") -> None:
+    """Delete whatever the status; the caller holds the lock."""
+    _delete(runtime, container_id, directory, True)
+
+
+def remove(runtime: "Runtime", state: State, directory: "StateDir") -> None:
+    """Kill what is left, remove cgroup and state, run poststop hooks (a failing one is a warning)."""
+    if status.alive(state.pid, state.start_time, state.boot_id):
+        _kill_init(state)
+    if state.cgroup and state.boot_id == status.boot_id():
+        from ociruntime.cgroups import manager
+
+        cgroup = manager.from_state(state.cgroup)
+        if not state.private_pid_ns or state.phase == status.CREATING or not state.pid:
+            cgroup.kill()
+        try:
+            cgroup.remove()
+        except StepError:
+            cgroup.kill()  # an exec'd process may outlive the init process for a moment
+            cgroup.remove()
+    directory.remove()
+    if state.hooks:
+        document = state.hook_document(status.STOPPED, 0)
+        for error in hooks.run_all(state.hooks, "poststop", document, state.bundle):
+            runtime.log.warning(f"{error}, ignoring")
+
+
+def _kill_init(state: State) -> None:
+    """SIGKILL and wait until the process is really gone."""
+    try:
+        pidfd = posix.pidfd_open(state.pid)
+    except ProcessLookupError:
+        return
+    try:
+        try:
+            send(state.pid, state, SIGKILL)
+        except StateError:
+            return
+        if status.frozen(state.freezer):
+            from ociruntime.cgroups import manager
+
+            manager.from_state(state.cgroup).thaw()
+        waiting = poll()
+        waiting.register(pidfd, POLLIN)
+        deadline = monotonic() + KILL_TIMEOUT
+        while not waiting.poll(max(0.0, deadline - monotonic()) * 1000):
+            if monotonic() >= deadline:
+                raise StepError(f"process {state.pid} is still alive 10 s after SIGKILL", step="kill")
+    finally:
+        posix.close(pidfd)

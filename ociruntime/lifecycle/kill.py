@@ -1,0 +1,87 @@
+"""kill: a signal to the init process, or SIGKILL to all of a container without a PID namespace of its own."""
+
+import posix
+
+from ociruntime.errors import StateError, StepError
+from ociruntime.state import status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.cgroups.cgroup import Cgroup
+    from ociruntime.lifecycle.runtime import Runtime
+    from ociruntime.state.model import State
+
+SIGKILL = 9
+
+
+def kill(runtime: "Runtime", container_id: str, signal: int, *, everything: bool = False) -> None:
+    """Send signal (0: only probe) to the container. everything: to every process in its cgroup.
+
+    Raises StateError "container not running" when there is nobody to get it, StepError for what the kernel refuses.
+    """
+    with runtime.states.open(container_id) as directory:
+        state = directory.load()
+        actual, pid = status.derive(state, directory)
+    if everything:
+        _signal_all(state, signal)
+        return
+    if signal == SIGKILL and not state.private_pid_ns and _kill_cgroup(state):
+        return
+    if not pid:
+        raise _not_running(container_id, actual)
+    send(pid, state, signal)
+    if signal == SIGKILL and actual == status.PAUSED:
+        _cgroup(state).thaw()  # on v1 a frozen process does not even die
+
+
+def send(pid: int, state: "State", signal: int) -> None:
+    """Signal the init process through a pidfd, so that a reused PID is never hit. Source: man pidfd_send_signal(2)."""
+    from _signal import pidfd_send_signal
+
+    try:
+        pidfd = posix.pidfd_open(pid)
+    except ProcessLookupError:
+        raise _not_running(state.container_id, status.STOPPED) from None
+    try:
+        if not status.alive(pid, state.start_time, state.boot_id):
+            raise _not_running(state.container_id, status.STOPPED)
+        pidfd_send_signal(pidfd, signal)
+    except ProcessLookupError:
+        raise _not_running(state.container_id, status.STOPPED) from None
+    except OSError as error:
+        raise StepError(f"signal {signal}", call="pidfd_send_signal", errno=error.errno or 0) from None
+    finally:
+        posix.close(pidfd)
+
+
+def _not_running(container_id: str, actual: str) -> StateError:
+    return StateError(
+        "container not running",
+        container_id=container_id,
+        expected=(status.CREATED, status.RUNNING, status.PAUSED),
+        actual=actual,
+    )
+
+
+def _cgroup(state: "State") -> "Cgroup":
+    from ociruntime.cgroups import manager
+
+    return manager.from_state(state.cgroup)
+
+
+def _kill_cgroup(state: "State") -> bool:
+    """Kill all of the cgroup; False when there is none (any more)."""
+    cgroup = _cgroup(state)
+    if not cgroup.exists():
+        return False
+    cgroup.kill()
+    return True
+
+
+def _signal_all(state: "State", signal: int) -> None:
+    cgroup = _cgroup(state)
+    if cgroup.exists():
+        if signal == SIGKILL:
+            cgroup.kill()
+        else:
+            cgroup.signal_all(signal)

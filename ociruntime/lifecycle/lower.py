@@ -1,0 +1,109 @@
+"""The order of a container's creation: every room's ops, put into one list.
+
+    cgroups, cgroup namespace → oom score → root of the user namespace → session, keyring → loopback → propagation,
+    rootfs, mounts, devices → HOOKS: prestart, createRuntime by the parent → createContainer → pivot → working
+    directory → read-only remounts → umask, names → AppArmor → sysctl → read-only and masked paths → no_new_privs →
+    READY → SELinux → [seccomp, if no_new_privs is off] → identity → [seccomp, if it is on] → CREATED, wait for start →
+    startContainer → execve
+
+Source: runtime-spec runtime.md, "Lifecycle"; the reason for each place is beside the room's op or in process.py.
+"""
+
+from ociruntime import hooks, namespaces, process, sysctl
+from ociruntime.mounts import lower as mounts
+from ociruntime.plan import CLONE_NEWCGROUP, CLONE_NEWNET, KEEP_GROUPS, SYNC_HOOKS, SYNC_READY, FdSource, op
+from ociruntime.seccomp import compile as seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ociruntime.cgroups.cgroup import Cgroup
+    from ociruntime.host import Host
+    from ociruntime.namespaces import Namespaces
+    from ociruntime.plan import Op
+    from ociruntime.process import Process
+    from ociruntime.seccomp.compile import SeccompRequest
+
+# Kinds of the /hooks section that run while the init process waits at SYNC_HOOKS.
+RUNTIME_HOOKS = ("prestart", "createRuntime")
+
+
+class Lowered:
+    """A container's plan. ops: in order; process: for its rlimits; seccomp: what to compile, or None; warnings: text."""
+
+    __slots__ = ("ops", "process", "seccomp", "warnings")
+
+    def __init__(self, ops: "list[Op]", process: "Process", seccomp: "SeccompRequest | None", warnings: "list[str]") -> None:
+        self.ops = ops
+        self.process = process
+        self.seccomp = seccomp
+        self.warnings = warnings
+
+
+def lower(
+    config: "dict[str, Any]",
+    host: "Host",
+    spaces: "Namespaces",
+    cgroup: "Cgroup",
+    *,
+    root_id: "tuple[int, int]",
+    bundle: str,
+    container_id: str,
+    fifo: str,
+    hook_state: str,
+    no_pivot: bool = False,
+    no_new_keyring: bool = False,
+) -> Lowered:
+    """Lower a whole config. Pure but for the facts the rooms look up (is a bind source a directory).
+
+    root_id: device (major << 32 | minor) and inode of the rootfs. fifo: path of exec.fifo. hook_state: JSON text for hooks inside the container's namespaces.
+    Raises ConfigError, UnsupportedError with the pointer of the field.
+    """
+    who = process.lower(config, host, keep_groups=spaces.deny_setgroups)
+    files = mounts.lower(config, host, spaces, bundle=bundle, cgroup_paths=cgroup.paths, root_id=root_id, no_pivot=no_pivot)
+    filters = seccomp.lower(config, host)
+    section = config.get("hooks") or {}
+
+    ops: list[Op] = [op("cgroup_join", "/linux/cgroupsPath", fd=source) for source in cgroup.join_sources()]
+    if spaces.unshare_cgroup:
+        ops.append(op("unshare", "/linux/namespaces", args=(CLONE_NEWCGROUP,)))
+    ops += who.early
+    if spaces.new("user"):
+        ops.append(op("become_root", "/linux/uidMappings", flags=KEEP_GROUPS if spaces.deny_setgroups else 0))
+    ops.append(op("setsid"))
+    if not no_new_keyring:
+        ops.append(op("keyring", strings=(f"_ses.{container_id}",)))
+    if spaces.clone_flags & CLONE_NEWNET:
+        ops.append(op("loopback_up"))
+    ops += files.propagation
+    ops += files.rootfs
+    ops += files.setup
+    if any(section.get(kind) for kind in RUNTIME_HOOKS):
+        ops.append(op("sync", "/hooks", args=(SYNC_HOOKS,)))
+    if section.get("createContainer"):
+        ops.append(op("chdir", strings=(bundle,)))
+        ops += hooks.ops(config, "createContainer", hook_state)
+    ops += files.pivot
+    ops += who.after_pivot
+    ops += files.final
+    ops += who.umask
+    ops += namespaces.names(config, spaces)
+    ops += who.apparmor
+    ops += sysctl.lower(config, spaces)
+    ops += files.readonly
+    ops += files.masked
+    ops += who.no_new_privs
+    ops.append(op("sync", args=(SYNC_READY,)))
+    ops += who.selinux
+    if filters is not None and not who.no_new_privileges:
+        ops.append(filters.op())
+    ops += who.identity
+    ops.append(op("no_pdeathsig"))
+    if filters is not None and who.no_new_privileges:
+        ops.append(filters.op())
+    ops.append(op("wait_start", fd=FdSource("path", fifo)))
+    ops += hooks.ops(config, "startContainer", hook_state.replace('"creating"', '"created"', 1))
+    ops += who.execute
+    warnings = [f"{pointer}: {text}" for pointer, text in who.warnings]
+    return Lowered(ops, who, filters, [*spaces.warnings, *files.warnings, *warnings])

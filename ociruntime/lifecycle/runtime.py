@@ -1,0 +1,183 @@
+"""The library: what the command line calls, and what a Python program can call as well.
+
+    import ociruntime
+    runtime = ociruntime.Runtime("/run/my-containers")
+    runtime.create("/path/to/bundle", "web")
+    runtime.start("web")
+    runtime.state("web")["status"]        # "running"
+    runtime.kill("web", 15)
+    runtime.delete("web", force=True)
+
+Safe in threads: no global state, nothing is forked but the C child.
+"""
+
+import posix
+
+from ociruntime.errors import UnsupportedError
+from ociruntime.state.store import StateRoot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.lifecycle.create import CreateRequest
+    from ociruntime.log import Log
+
+
+class Runtime:
+    """Operations on the containers of one state root.
+
+    root: absolute path of the state root, made when first needed. rootless: True, False, or "auto" (by euid and user
+    namespace). systemd_cgroup: use the systemd cgroup driver. log: where warnings go (default: stderr).
+    """
+
+    __slots__ = ("log", "rootless", "states", "systemd_cgroup")
+
+    def __init__(
+        self,
+        root: str = "/run/ociruntime",
+        *,
+        rootless: "bool | str" = "auto",
+        systemd_cgroup: bool = False,
+        log: "Log | None" = None,
+    ) -> None:
+        if log is None:
+            from ociruntime.log import Log
+
+            log = Log()
+        self.log = log
+        self.states = StateRoot(root)
+        self.rootless: bool | None = None if rootless == "auto" else bool(rootless)
+        self.systemd_cgroup = systemd_cgroup
+
+    def create(
+        self,
+        bundle: str,
+        container_id: str,
+        *,
+        pid_file: "str | None" = None,
+        preserve_fds: int = 0,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        console_socket: "str | None" = None,
+        pidfd_socket: "str | None" = None,
+        config_file: "str | None" = None,
+    ) -> int:
+        """Create a container from a bundle directory; its process waits for start(). Returns the pid.
+
+        pid_file: gets the pid in decimal, without a newline. preserve_fds: fds 3.. that go to the container.
+        config_file: instead of the bundle's config.json.
+        Raises ConfigError, UnsupportedError, ExistsError, StepError, HookError: nothing is left behind then.
+        Source: runtime-spec runtime.md, "Create".
+        """
+        from ociruntime.lifecycle import create
+
+        request = _request(
+            bundle, container_id, pid_file, preserve_fds, no_pivot, no_new_keyring, console_socket, pidfd_socket, config_file
+        )
+        created = create.create(self, request)
+        posix.close(created.pidfd)
+        return created.pid
+
+    def start(self, container_id: str) -> None:
+        """Run the program of a created container. Source: runtime-spec runtime.md, "Start"."""
+        from ociruntime.lifecycle import start
+
+        start.start(self, container_id)
+
+    def run(
+        self,
+        bundle: str,
+        container_id: str,
+        *,
+        detach: bool = False,
+        keep: bool = False,
+        no_subreaper: bool = False,
+        pid_file: "str | None" = None,
+        preserve_fds: int = 0,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        console_socket: "str | None" = None,
+        pidfd_socket: "str | None" = None,
+        config_file: "str | None" = None,
+    ) -> int:
+        """create() and start(); unless detach, wait for the program and delete the container (unless keep).
+
+        Returns the program's exit status, 128 + signal if one ended it; 0 with detach. In the foreground all signals of
+        the calling thread are passed on, and children of the caller are reaped: meant for a program of its own.
+        """
+        from ociruntime.lifecycle import run
+
+        request = _request(
+            bundle, container_id, pid_file, preserve_fds, no_pivot, no_new_keyring, console_socket, pidfd_socket, config_file
+        )
+        return run.run(self, request, detach=detach, keep=keep, subreaper=not no_subreaper)
+
+    def kill(self, container_id: str, signal: int = 15, *, all: bool = False) -> None:
+        """Send a signal to the container's process (all: to every process). Source: runtime-spec runtime.md, "Kill"."""
+        from ociruntime.lifecycle import kill
+
+        kill.kill(self, container_id, signal, everything=all)
+
+    def delete(self, container_id: str, *, force: bool = False) -> None:
+        """Delete a stopped or created container; force: any, after SIGKILL. Source: runtime-spec runtime.md, "Delete"."""
+        from ociruntime.lifecycle import delete
+
+        delete.delete(self, container_id, force=force)
+
+    def state(self, container_id: str) -> "dict[str, object]":
+        """The state document: ociVersion, id, status, pid, bundle, rootfs, created, annotations, owner.
+
+        Source: runtime-spec runtime.md, "State".
+        """
+        from ociruntime.state import status
+
+        with self.states.open(container_id) as directory:
+            state = directory.load()
+            actual, pid = status.derive(state, directory)
+        return state.report(actual, pid)
+
+    def list(self) -> "list[dict[str, object]]":
+        """The state documents of all containers, by ID, each with its owner's name. Unusable ones are logged and left out."""
+        from ociruntime.lifecycle import listing
+
+        return listing.listing(self)
+
+    def seccomp_cache(self) -> str:
+        """The directory of compiled seccomp programs; "" when it cannot be used."""
+        path = f"{self.states.path}/.seccomp"
+        try:
+            posix.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+        except OSError:
+            return ""
+        return path
+
+
+def _request(
+    bundle: str,
+    container_id: str,
+    pid_file: "str | None",
+    preserve_fds: int,
+    no_pivot: bool,
+    no_new_keyring: bool,
+    console_socket: "str | None",
+    pidfd_socket: "str | None",
+    config_file: "str | None",
+) -> "CreateRequest":
+    from ociruntime.lifecycle.create import CreateRequest
+
+    for name, value in (("--console-socket", console_socket), ("--pidfd-socket", pidfd_socket)):
+        if value:
+            raise UnsupportedError(name, "a later version of ociruntime")
+    cwd = "" if bundle[:1] == "/" else posix.getcwd()
+    if cwd:
+        bundle = cwd if bundle in ("", ".") else f"{cwd}/{bundle}"
+    return CreateRequest(
+        bundle,
+        container_id,
+        config_file=config_file or "",
+        pid_file=pid_file or "",
+        preserve_fds=preserve_fds,
+        no_pivot=no_pivot,
+        no_new_keyring=no_new_keyring,
+    )

@@ -1,0 +1,124 @@
+"""start: lets the waiting init process go on, and learns how its last steps went.
+
+    start                                         init process
+    open exec.fifo for reading            ->      its open for writing returns
+                                          <-      "0"
+                                          <-      a report, if a startContainer hook or execve fails
+    end of file: execve has closed the fifo
+"""
+
+import posix
+from select import POLLIN, poll
+
+from ociruntime import hooks
+from ociruntime.errors import OCIError, StateError, StepError
+from ociruntime.state import status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.lifecycle.runtime import Runtime
+    from ociruntime.state.model import State
+    from ociruntime.state.store import StateDir
+
+_REFUSED = {
+    status.CREATING: "cannot start a container that is being created",
+    status.RUNNING: "cannot start an already running container",
+    status.STOPPED: "cannot start a container that has stopped",
+    status.PAUSED: "cannot start a container in the paused state",
+}
+_DEAD = "cannot start a container: container process is already dead"
+
+
+def start(runtime: "Runtime", container_id: str) -> None:
+    """Run the container's program. Raises StateError unless it is created; HookError, StepError when it cannot run."""
+    with runtime.states.open(container_id) as directory:
+        directory.lock()
+        state = directory.load()
+        actual, pid = status.derive(state, directory)
+        if actual != status.CREATED:
+            raise StateError(_REFUSED[actual], container_id=container_id, expected=(status.CREATED,), actual=actual)
+        if not state.startable:
+            raise StateError("the config has no process to start", container_id=container_id, actual=actual)
+        try:
+            _release(state, directory, pid)
+        except hooks.HookError:
+            _destroy(runtime, container_id, directory)
+            raise
+        if state.hooks:
+            _poststart(runtime, state, directory, pid)
+
+
+def _release(state: "State", directory: "StateDir", pid: int) -> None:
+    """The handshake over exec.fifo."""
+    try:
+        pidfd = posix.pidfd_open(pid)
+    except ProcessLookupError:
+        raise StateError(_DEAD, container_id=state.container_id, actual=status.STOPPED) from None
+    fifo = -1
+    try:
+        fifo = directory.open_fifo(posix.O_RDONLY | posix.O_NONBLOCK)
+        if not status.alive(pid, state.start_time, state.boot_id):
+            raise StateError(_DEAD, container_id=state.container_id, actual=status.STOPPED)
+        report = _read_to_end(fifo, pidfd)
+    except OSError as error:
+        raise StepError("cannot open the start fifo", path=f"{directory.path}/exec.fifo", errno=error.errno or 0) from None
+    finally:
+        posix.close(pidfd)
+        if fifo >= 0:
+            posix.close(fifo)
+    if not report:
+        raise StateError(_DEAD, container_id=state.container_id, actual=status.STOPPED)
+    directory.remove_fifo()
+    if len(report) > 1:
+        raise _failure(state, report[1:])
+
+
+def _read_to_end(fifo: int, pidfd: int) -> bytes:
+    """All that comes through the fifo until its writer closes it, or dies before it has opened it."""
+    waiting = poll()
+    waiting.register(fifo, POLLIN)
+    waiting.register(pidfd, POLLIN)
+    data = b""
+    while True:
+        ready = [fd for fd, _ in waiting.poll()]
+        dead = pidfd in ready
+        if fifo in ready or dead:
+            try:
+                more = posix.read(fifo, 4096)
+            except BlockingIOError:
+                continue
+            if not more:
+                return data
+            data += more
+
+
+def _failure(state: "State", report: bytes) -> OCIError:
+    """What the init process could not do after it was released."""
+    from ociruntime.shim.sync import decode
+
+    message = decode(report)
+    names = state.hooks.get("startContainer") or []
+    if 0 <= message.op < len(names):  # type: ignore[arg-type]
+        return hooks.error_from_message(message, "startContainer", message.op, names[message.op]["path"])  # type: ignore[index]
+    hint = ""
+    if message.errno == 2:
+        hint = "the file is there: its interpreter (#! line) or its dynamic loader is missing in the container"
+    elif message.errno == 8:
+        hint = "neither a program of this architecture nor a script with a #! line"
+    return StepError("cannot execute", step="exec", pointer="/process/args/0", path=message.detail, errno=message.errno, hint=hint)
+
+
+def _poststart(runtime: "Runtime", state: "State", directory: "StateDir", pid: int) -> None:
+    """Hooks after the program runs; one that fails stops the container (runtime.md, "Lifecycle")."""
+    try:
+        hooks.run(state.hooks, "poststart", state.hook_document(status.RUNNING, pid), state.bundle)
+    except hooks.HookError:
+        _destroy(runtime, state.container_id, directory)
+        raise
+
+
+def _destroy(runtime: "Runtime", container_id: str, directory: "StateDir") -> None:
+    """Stop the container and undo its creation, poststop hooks included."""
+    from ociruntime.lifecycle import delete
+
+    delete.destroy(runtime, container_id, directory)

@@ -1,0 +1,429 @@
+"""/root, /mounts, /linux/devices, masked and read-only paths, rootfsPropagation -> ops, by place in the init's order.
+
+    propagation         first of all: nothing mounted from here on reaches the host
+    rootfs              the root is pinned
+    setup               the mounts in their order, devices, links of /dev
+                        [hooks: prestart, createRuntime, createContainer]
+    pivot               the root becomes "/", and gets its propagation
+    final               mounts that could not be read-only before, the root itself
+                        [names, sysctls]
+    readonly, masked    in this order
+
+Without a mount namespace `pivot` is a chroot, `propagation` is empty, and the mounts are made in the
+runtime's namespace, as the spec's inheriting asks for; what needs a namespace of its own is refused.
+
+Pure: what the host's file system has to say comes in as `is_dir`. Sources of binds are opened by the parent, in the
+runtime's mount namespace, just before the op that needs them.
+Source: runtime-spec config.md, "Mounts" and "Root"; config-linux.md, "Masked Paths", "Readonly Paths" and
+"Rootfs Mount Propagation".
+"""
+
+import errno
+
+from ociruntime import plan
+from ociruntime.errors import ConfigError, UnsupportedError
+from ociruntime.mounts import cgroup, devices, paths
+from ociruntime.mounts import options as mount_options
+from ociruntime.mounts.cgroup import pack_data
+from ociruntime.plan import MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE, FdSource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from ociruntime.mounts.cgroup import CgroupFacts
+    from ociruntime.mounts.options import Options
+    from ociruntime.namespaces import Namespaces
+    from ociruntime.plan import Op
+
+    IsDir = Callable[[str], bool | None]
+
+# What an emulation of /proc files may cover. A mount anywhere else below /proc could stand in for a file that the
+# runtime or a security module reads (CVE-2019-16884).
+PROC_FILES = (
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+)
+
+# Each has one superblock for all its mounts, or one per namespace: "ro" is for this mount only. Others take "ro" as a
+# parameter too, since a medium that cannot be written refuses anything else.
+KERNEL_TYPES = (
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "proc",
+    "pstore",
+    "ramfs",
+    "securityfs",
+    "sysfs",
+    "tmpfs",
+    "tracefs",
+)
+
+# Types whose files are labelled by the kernel itself, one by one or by the policy.
+UNLABELLED = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
+
+RDONLY = plan.MOUNT_ATTR_RDONLY
+
+
+class Mounts:
+    """Ops by place (see the module), warnings (text with pointers), and whether there is a mount namespace."""
+
+    __slots__ = ("final", "masked", "mount_namespace", "pivot", "propagation", "readonly", "rootfs", "setup", "warnings")
+
+    def __init__(self) -> None:
+        self.propagation: list[Op] = []
+        self.rootfs: list[Op] = []
+        self.setup: list[Op] = []
+        self.pivot: list[Op] = []
+        self.final: list[Op] = []
+        self.readonly: list[Op] = []
+        self.masked: list[Op] = []
+        self.mount_namespace = True
+        self.warnings: list[str] = []
+
+
+class _Context:
+    """What lowering one mount needs to know beside the mount."""
+
+    __slots__ = (
+        "bind_flags",
+        "bundle",
+        "cgroup_paths",
+        "destinations",
+        "host",
+        "is_dir",
+        "label",
+        "namespaces",
+        "propagation",
+        "result",
+    )
+
+    def __init__(self, namespaces: "Namespaces", host: "CgroupFacts", bundle: str, is_dir: "IsDir") -> None:
+        self.namespaces = namespaces
+        self.host = host
+        self.bundle = bundle
+        self.is_dir = is_dir
+        self.result = Mounts()
+        self.cgroup_paths: Mapping[str, str] = {}
+        self.label = ""
+        self.destinations: list[str] = []
+        self.propagation = 0  # of the rootfs, 0 when the config is silent
+        self.bind_flags = plan.HOST_TREE
+
+
+def lower(
+    config: "dict[str, Any]",
+    host: "CgroupFacts",
+    namespaces: "Namespaces",
+    *,
+    bundle: str,
+    cgroup_paths: "Mapping[str, str] | None" = None,
+    no_pivot: bool = False,
+    root_id: "tuple[int, int]" = (0, 0),
+    selinux: bool = False,
+    is_dir: "IsDir" = paths.is_dir,
+) -> Mounts:
+    """Lower everything the container sees of file systems.
+
+    bundle: its absolute path; relative sources are below it. cgroup_paths: hierarchy -> absolute directory of the
+    container's cgroup. root_id: device (major << 32 | minor) and inode of the rootfs the caller has checked, (0, 0) to
+    take what is there. selinux: whether labels mean anything here. is_dir(path): whether a host path is a directory,
+    None when it is not there, OSError when that cannot be told.
+    Raises ConfigError or UnsupportedError with the pointer of the field.
+    """
+    linux = config.get("linux") or {}
+    context = _Context(namespaces, host, bundle, is_dir)
+    result = context.result
+    context.cgroup_paths = cgroup_paths or {}
+    context.label = (linux.get("mountLabel") or "") if selinux else ""
+    result.mount_namespace = namespaces.has("mount")
+
+    root = config.get("root") or {}
+    rootfs = plan.op("rootfs", "/root/path", strings=(paths.join(bundle, root.get("path") or ""),), args=root_id)
+    _root(context, linux.get("rootfsPropagation") or "", rootfs, no_pivot)
+    mounts = config.get("mounts") or []
+    context.destinations = [paths.clean(mount["destination"]) for mount in mounts]
+    dev_is_bind = False
+    for index, mount in enumerate(mounts):
+        is_bind = _mount(context, mount, index)
+        dev_is_bind = dev_is_bind or (is_bind and context.destinations[index] == "/dev")
+    if mounts and not result.mount_namespace:
+        result.warnings.append("/mounts: no mount namespace, the mounts are made in the runtime's own")
+    result.setup += devices.lower(
+        linux.get("devices") or [],
+        context.destinations,
+        dev_is_bind,
+        namespaces.has("user") or host.in_userns,
+        lambda path: is_dir(path) is not None,
+    )
+    if root.get("readonly"):
+        _needs_mount_namespace(context, "/root/readonly")
+        result.final.append(plan.op("attr", "/root/readonly", strings=("",), args=(RDONLY,)))
+    result.readonly = _path_ops(context, "readonly", linux.get("readonlyPaths") or [], "/linux/readonlyPaths")
+    result.masked = _path_ops(context, "mask", linux.get("maskedPaths") or [], "/linux/maskedPaths")
+    return result
+
+
+def _needs_mount_namespace(context: _Context, at: str) -> None:
+    if not context.result.mount_namespace:
+        raise ConfigError("needs a mount namespace in /linux/namespaces", pointer=at)
+
+
+def _root(context: _Context, name: str, rootfs: "Op", no_pivot: bool) -> None:
+    """Propagation and the way into the root.
+
+    Whatever rootfsPropagation says, the host's mounts are slaves while the root is put together: nothing made on the
+    way reaches the host. The requested value is set on the new root once it is "/"; binds keep their peers on the
+    host when it is a shared one, which is all that can be told from outside.
+    """
+    at = "/linux/rootfsPropagation"
+    result = context.result
+    if name:
+        if name not in mount_options.PROPAGATION:
+            raise ConfigError(f"unknown mount propagation '{name}'", pointer=at)
+        _needs_mount_namespace(context, at)
+        context.propagation = mount_options.PROPAGATION[name]
+    if context.propagation & MS_SHARED:
+        context.bind_flags = 0
+    if not result.mount_namespace:
+        rootfs.flags |= plan.NO_BIND
+        result.rootfs.append(rootfs)
+        result.pivot.append(plan.op("chroot", rootfs.pointer, strings=rootfs.strings))
+        return
+    if no_pivot and context.propagation & MS_PRIVATE:
+        raise ConfigError(f"'{name}' does not go together with --no-pivot", pointer=at)
+    result.propagation.append(plan.op("propagation", args=(MS_SLAVE | MS_REC,)))
+    result.rootfs.append(rootfs)
+    result.pivot.append(plan.op("pivot", flags=plan.NO_PIVOT if no_pivot else 0))
+    if context.propagation:
+        # private is for the root alone: recursively it would take back what single mounts asked for
+        value = MS_PRIVATE if context.propagation & MS_PRIVATE else context.propagation
+        result.pivot.append(plan.op("root_attr_propagation", at, args=(value,)))
+
+
+def _mount(context: _Context, mount: "dict[str, Any]", index: int) -> bool:
+    """Lower /mounts/INDEX. Returns whether it is a bind."""
+    at = f"/mounts/{index}"
+    destination = context.destinations[index]
+    if not mount["destination"].startswith("/"):
+        context.result.warnings.append(f"{at}/destination: '{mount['destination']}' is not absolute, taken from /")
+    if destination == "/":
+        raise ConfigError("this is the root itself", pointer=f"{at}/destination", hint="use /root")
+    options = mount_options.parse(mount.get("options") or [])
+    kind = mount.get("type") or ""
+    is_bind = kind == "bind" or "bind" in options.flags or "rbind" in options.flags
+    _check_proc(destination, kind, is_bind, f"{at}/destination")
+    _check_extensions(mount, options, kind, is_bind, at)
+    if "remount" in options.flags:
+        _remount(context, options, destination, at)
+    elif is_bind:
+        _bind(context, mount, options, destination, at)
+    elif not kind:
+        raise ConfigError("a file system type or the option bind is needed", pointer=f"{at}/type")
+    elif kind == "cgroup":
+        ops, final = cgroup.lower(
+            _merged(options),
+            destination,
+            at,
+            context.namespaces,
+            context.host,
+            context.cgroup_paths,
+            context.bind_flags,
+        )
+        context.result.setup += ops
+        context.result.final += final
+    elif kind == "sysfs" and _foreign_network(context.namespaces):
+        # sysfs belongs to the network namespace: who does not own that may only see the host's
+        attributes = _merged(options).attr()
+        _add_bind(context, options, destination, at, "/sys", True, (attributes, attributes), plan.PLAIN_DIR)
+    else:
+        _new(context, mount, options, destination, at, index)
+    return is_bind
+
+
+def _merged(options: "Options") -> "Options":
+    options.merge()
+    return options
+
+
+def _foreign_network(namespaces: "Namespaces") -> bool:
+    return namespaces.new("user") and not namespaces.has("network")
+
+
+def _check_proc(destination: str, kind: str, is_bind: bool, at: str) -> None:
+    """Only proc, or a bind that the init process finds to be procfs, goes onto /proc; below it only known files."""
+    if destination == "/proc":
+        if kind != "proc" and not is_bind:
+            raise ConfigError(f"a file system of type '{kind}' cannot be mounted over /proc", pointer=at)
+    elif destination.startswith("/proc/") and destination not in PROC_FILES:
+        raise ConfigError(
+            "nothing may be mounted inside /proc", pointer=at, path=destination, hint=f"except {', '.join(PROC_FILES)}"
+        )
+
+
+def _check_extensions(mount: "dict[str, Any]", options: "Options", kind: str, is_bind: bool, at: str) -> None:
+    for key, there in (
+        ("uidMappings", mount.get("uidMappings")),
+        ("gidMappings", mount.get("gidMappings")),
+        ("options", options.flags & {"idmap", "ridmap"}),
+    ):
+        if there:
+            raise UnsupportedError("an id-mapped mount", "support this version does not have", pointer=f"{at}/{key}")
+    if "tmpcopyup" in options.flags and (is_bind or kind != "tmpfs"):
+        raise ConfigError("tmpcopyup is for tmpfs", pointer=f"{at}/options")
+
+
+def _remount(context: _Context, options: "Options", destination: str, at: str) -> None:
+    """Change the attributes of what is already mounted there; those that are not named stay."""
+    if options.data or options.superblock:
+        raise UnsupportedError(
+            "remounting with file system options", "a mount of its own", pointer=f"{at}/options", hint="drop remount"
+        )
+    for value, flags in ((options.recursive_attr(), plan.RECURSIVE), (options.attr(), 0)):
+        if value:
+            context.result.setup.append(plan.op("attr", at, strings=(destination,), args=(value,), flags=flags))
+
+
+def _bind(context: _Context, mount: "dict[str, Any]", options: "Options", destination: str, at: str) -> None:
+    source = mount.get("source") or ""
+    if not source:
+        raise ConfigError("a bind mount needs a source", pointer=f"{at}/source")
+    source = paths.join(context.bundle, source)
+    flags = 0
+    try:
+        directory = context.is_dir(source)
+    except OSError as error:
+        raise ConfigError("bind source", pointer=f"{at}/source", path=source, errno=error.errno or 0) from None
+    if directory is None:
+        raise ConfigError("bind source", pointer=f"{at}/source", path=source, errno=errno.ENOENT)
+    if not directory:
+        flags |= plan.FILE
+    if destination == "/proc":
+        flags |= plan.PROCFS_SOURCE | plan.PLAIN_DIR
+    for key, _, index in options.data:
+        context.result.warnings.append(f"{at}/options/{index}: '{key}' means nothing to a bind mount, ignoring")
+    attributes = options.attr()
+    if destination == "/dev" and options.set & RDONLY:
+        # /dev/pts and its like are mounted inside first
+        attributes &= ~RDONLY
+        _read_only_last(context, destination, at)
+    _add_bind(
+        context,
+        options,
+        destination,
+        at,
+        source,
+        "rbind" in options.flags,
+        (attributes, options.recursive_attr()),
+        flags,
+    )
+
+
+def _add_bind(
+    context: _Context,
+    options: "Options",
+    destination: str,
+    at: str,
+    source: str,
+    recursive: bool,
+    attributes: "tuple[int, int]",
+    flags: int,
+) -> None:
+    propagation = options.propagation
+    if not propagation and context.propagation & MS_PRIVATE:
+        propagation = [context.propagation | MS_REC]
+    first, second = (*propagation, 0, 0)[:2]
+    if "dest-nofollow" in options.flags:
+        flags |= plan.NO_FOLLOW
+    context.result.setup.append(
+        plan.op(
+            "bind",
+            at,
+            strings=("", destination),
+            args=(*attributes, first, second),
+            flags=flags | context.bind_flags,
+            fd=FdSource("tree", source, recursive, "src-nofollow" in options.flags),
+        )
+    )
+
+
+def _new(context: _Context, mount: "dict[str, Any]", options: "Options", destination: str, at: str, index: int) -> None:
+    """A new file system. Nothing is set on it yet, so only the set bits matter."""
+    kind = mount["type"]
+    options.merge()
+    data = [(name, "") for name in options.superblock]
+    attributes, flags = options.set, 0
+    if kind in ("proc", "sysfs"):
+        flags |= plan.PLAIN_DIR
+    if kind == "tmpfs" and options.value("mode") is None:
+        flags |= plan.INHERIT_MODE
+    if "tmpcopyup" in options.flags:
+        flags |= plan.COPYUP
+    if "dest-nofollow" in options.flags:
+        flags |= plan.NO_FOLLOW
+    if attributes & RDONLY:
+        if kind not in KERNEL_TYPES:
+            data.append(("ro", ""))
+        if (kind == "tmpfs" or destination == "/dev") and destination not in context.destinations[index + 1 :]:
+            # mount points are still to be made inside
+            attributes &= ~RDONLY
+            _read_only_last(context, destination, at)
+    for key, value, place in options.data:
+        is_id = kind in ("devpts", "tmpfs") and key in ("uid", "gid") and value.isdecimal()
+        if is_id and not context.namespaces.maps(key, int(value)):
+            raise ConfigError(
+                f"{key} {value} is not mapped in the container's user namespace", pointer=f"{at}/options/{place}"
+            )
+        data.append((key, value))
+    if context.label and kind not in UNLABELLED and options.value("context") is None:
+        data.append(("context", context.label))
+    context.result.setup.append(
+        plan.op(
+            "mount",
+            at,
+            strings=(kind, destination, mount.get("source") or "", pack_data(data)),
+            args=(attributes, 0, options.propagation[-1] if options.propagation else 0, len(data)),
+            flags=flags,
+        )
+    )
+
+
+def _read_only_last(context: _Context, destination: str, at: str) -> None:
+    context.result.final.append(plan.op("attr", at, strings=(destination,), args=(RDONLY,)))
+
+
+def _path_ops(context: _Context, kind: str, names: "list[str]", at: str) -> "list[Op]":
+    """maskedPaths and readonlyPaths: absolute, once each."""
+    if names:
+        _needs_mount_namespace(context, at)
+    ops = []
+    seen = set()
+    for index, name in enumerate(names):
+        if not name.startswith("/"):
+            raise ConfigError("must be absolute", pointer=f"{at}/{index}", path=name)
+        path = paths.clean(name)
+        if path == "/" and kind == "mask":
+            raise ConfigError("the root itself cannot be masked", pointer=f"{at}/{index}")
+        if path not in seen:
+            seen.add(path)
+            ops.append(plan.op(kind, f"{at}/{index}", strings=(path,)))
+    return ops

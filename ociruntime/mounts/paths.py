@@ -1,0 +1,42 @@
+"""Lexical path handling, and the one question lowering asks of the host's file system.
+
+Resolution inside the container's root is the init process's business alone: nothing here looks into the rootfs.
+"""
+
+import errno
+import posix
+
+_NO_SUCH = (errno.ENOENT, errno.ENOTDIR)
+_TYPE_MASK = 0o170000
+_TYPE_DIRECTORY = 0o040000
+
+
+def clean(path: str) -> str:
+    """The absolute path without empty, "." and ".." components; ".." at the root stays there.
+
+    Lexical on purpose: what is compared with "/proc" or "/dev" must not depend on the image's symlinks.
+    """
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            if parts:
+                parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def join(base: str, path: str) -> str:
+    """path itself when absolute, else path below base."""
+    return path if path.startswith("/") else f"{base}/{path}"
+
+
+def is_dir(path: str) -> "bool | None":
+    """Whether path, its symlinks followed, is a directory; None when there is no such file. Raises OSError."""
+    try:
+        status = posix.stat(path)
+    except OSError as error:
+        if error.errno in _NO_SUCH:
+            return None
+        raise
+    return status.st_mode & _TYPE_MASK == _TYPE_DIRECTORY

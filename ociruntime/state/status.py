@@ -1,0 +1,85 @@
+"""The status of a container, derived from what is there now and never from what was written down."""
+
+import posix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.state.model import State
+    from ociruntime.state.store import StateDir
+
+CREATING = "creating"
+CREATED = "created"
+RUNNING = "running"
+PAUSED = "paused"
+STOPPED = "stopped"
+
+
+def read_file(path: str, size: int = 4096) -> bytes:
+    """Return up to size bytes of a small kernel file, b"" when it cannot be read."""
+    try:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return posix.read(fd, size)
+    except OSError:
+        return b""
+    finally:
+        posix.close(fd)
+
+
+def process_stat(pid: int) -> "tuple[str, int]":
+    """Return (state letter, start time in clock ticks since boot) of a process; ("", 0) when there is none.
+
+    Source: proc_pid_stat(5), fields 3 and 22; the name before them may hold blanks and brackets.
+    """
+    data = read_file(f"/proc/{pid}/stat")
+    fields = data[data.rfind(b")") + 2 :].split(None, 20)
+    if len(fields) < 20:
+        return "", 0
+    return fields[0].decode("ascii", "replace"), int(fields[19])
+
+
+def boot_id() -> str:
+    """Return the ID of this boot, as random(4) has it."""
+    return read_file("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()
+
+
+def alive(pid: int, start_time: int, boot: str) -> bool:
+    """Tell whether the process is still the same one and runs: a zombie counts as dead, a reused PID too."""
+    if pid <= 0:
+        return False
+    letter, started = process_stat(pid)
+    return letter not in ("", "Z", "X", "x") and started == start_time and boot == boot_id()
+
+
+def frozen(freezer: str) -> bool:
+    """Tell whether the container's own cgroup is frozen, as pause does. freezer: see ``State``.
+
+    cgroup.freeze says what was asked for this cgroup; the v1 freezer also says FROZEN when only an ancestor is frozen,
+    and freezer.self_freezing tells the two apart.
+    Source: kernel admin-guide cgroup-v1/freezer-subsystem, cgroup-v2.
+    """
+    if not freezer:
+        return False
+    text = read_file(freezer).strip()
+    directory, _, name = freezer.rpartition("/")
+    if name == "freezer.state":
+        return text == b"FROZEN" and read_file(f"{directory}/freezer.self_freezing").strip() != b"0"
+    return text == b"1"
+
+
+def derive(state: "State", directory: "StateDir") -> "tuple[str, int]":
+    """Return (status, PID); the PID is 0 when the init process is gone.
+
+    A container whose creator died before the init process was ready is stopped: nobody holds its lock any more.
+    """
+    running = alive(state.pid, state.start_time, state.boot_id)
+    pid = state.pid if running else 0
+    if state.phase == CREATING and (running or directory.busy()):
+        return CREATING, pid
+    if frozen(state.freezer):
+        return PAUSED, pid
+    if not running:
+        return STOPPED, 0
+    return (CREATED if directory.has_fifo() else RUNNING), pid

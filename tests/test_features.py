@@ -1,0 +1,67 @@
+"""The features document: form by the schema, content by what the rooms can do."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from ociruntime import features
+from ociruntime.capabilities import NUMBERS
+from ociruntime.mounts import options
+from ociruntime.seccomp import compile
+
+SCHEMA = Path(__file__).parents[1] / "spec" / "features.schema.json"
+
+
+def test_schema() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator(schema).validate(features.document())
+
+
+def test_mount_options_are_the_tables() -> None:
+    names = features.document()["mountOptions"]
+    assert isinstance(names, list)
+    assert names == sorted(set(names))
+    assert {"rro", "bind", "rbind", "tmpcopyup", *options.FLAGS, *options.PROPAGATION} <= set(names)
+    assert ("idmap" in names) is features.IDMAP
+
+
+def linux() -> dict[str, dict[str, object]]:
+    section = features.document()["linux"]
+    assert isinstance(section, dict)
+    return section
+
+
+def test_capabilities_and_namespaces() -> None:
+    assert linux()["capabilities"] == list(NUMBERS)
+    assert sorted(linux()["namespaces"]) == ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
+
+
+def test_seccomp_with_and_without_the_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "seccomp_binding", lambda: False)
+    assert linux()["seccomp"] == {"enabled": False}
+    monkeypatch.setattr(features, "seccomp_binding", lambda: True)
+    section = linux()["seccomp"]
+    assert section["enabled"] is True
+    assert ("SCMP_ACT_NOTIFY" in list(section["actions"])) is features.SECCOMP_NOTIFY  # type: ignore[call-overload]
+    assert section["archs"] == list(compile.ARCHITECTURES)
+    assert section["operators"] == list(compile.OPERATORS)
+    known, supported = section["knownFlags"], section["supportedFlags"]
+    assert isinstance(known, list)
+    assert isinstance(supported, list)
+    assert set(supported) <= set(known)
+
+
+def test_what_is_not_there_is_not_claimed() -> None:
+    """Engines turn user namespaces on because of idmap, and so on: each key here has its own feature to wait for."""
+    assert linux()["mountExtensions"] == {"idmap": {"enabled": False}}
+    assert linux()["netDevices"] == {"enabled": False}
+    assert linux()["intelRdt"]["enabled"] is False
+    assert linux()["memoryPolicy"] == {"modes": [], "flags": []}
+    assert linux()["cgroup"]["systemd"] is False
+    assert features.document()["annotations"]["org.opencontainers.runc.checkpoint.enabled"] == "false"  # type: ignore[index]
+
+
+def test_libseccomp_release_is_three_numbers() -> None:
+    release = features.libseccomp_release()
+    assert release == "" or [part.isdigit() for part in release.split(".")] == [True] * 3
