@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from integration.lib import host, leaks as leak_tools, probe as probes
 from integration.lib.bundle import Bundle
 from integration.lib.container import Container
+from integration.lib.differences import Difference, load as load_differences
 from integration.lib.leaks import Leaks
 from integration.lib.runtime import Runtime
 
@@ -56,8 +58,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """Markers; then leave the machine's mount namespace and become the reaper of orphans."""
     config.addinivalue_line("markers", "requires(*needs): skipped, with the reason, when this machine lacks one")
     config.addinivalue_line("markers", "ours_only(reason): a decision of this project; skipped for other runtimes")
-    config.addinivalue_line("markers", "differs(**reasons): runtime name = why it is expected to fail there")
-    config.addinivalue_line("markers", "skip_for(**reasons): runtime name = why the test cannot be run there")
     if config.option.collectonly or os.geteuid() != 0:
         return
     path = runtime_path(config)
@@ -142,7 +142,7 @@ def requires(*needs: str) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Apply requires, ours_only, skip_for and differs."""
+    """Apply requires, ours_only and the table of DIFFERENCES.md."""
     reason = lacking("root")
     for mark in item.iter_markers("requires"):
         for need in mark.args:
@@ -153,12 +153,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("ours_only"):
         if not runtime.ours:
             pytest.skip(f"a decision of ociruntime: {mark.args[0]}")
-    for mark in item.iter_markers("skip_for"):
-        if runtime.name in mark.kwargs:
-            pytest.skip(f"{runtime.name}: {mark.kwargs[runtime.name]}")
-    for mark in item.iter_markers("differs"):
-        if runtime.name in mark.kwargs:
-            item.add_marker(pytest.mark.xfail(reason=f"{runtime.name}: {mark.kwargs[runtime.name]}", strict=False))
+    for difference in _differences():
+        if difference.matches(runtime.name, f"{item.path.name}::{item.name}"):
+            if difference.how == "skip":
+                pytest.skip(difference.reason)
+            item.add_marker(pytest.mark.xfail(reason=difference.reason, strict=False))
+
+
+@cache
+def _differences() -> list[Difference]:
+    return load_differences()
 
 
 _runtimes: dict[str, Runtime] = {}
@@ -180,7 +184,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             if kind == "skipped" and isinstance(report.longrepr, tuple):
                 reasons[report.longrepr[2].removeprefix("Skipped: ")] += 1
             else:
-                reasons[f"{getattr(report, 'wasxfail', '')} [{report.nodeid.rpartition('::')[2]}]"] += 1
+                reasons[f"{getattr(report, 'wasxfail', '')}: {report.nodeid.rpartition('/')[2]}"] += 1
         if reasons:
             terminalreporter.section(f"{title}: {sum(reasons.values())}")
             for reason, count in sorted(reasons.items()):

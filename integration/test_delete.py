@@ -99,7 +99,6 @@ def test_id_is_free_again(container: Container) -> None:
 
 
 @pytest.mark.parametrize("flags", [[], ["--force"]])
-@pytest.mark.skip_for(crun="1.8: cannot delete without its status file (K7)")
 def test_directory_without_state(runtime: Runtime, leaks: Leaks, flags: list[str]) -> None:
     """A state directory without a state file is removed; without --force that is still an error [K7]."""
     (runtime.root / "hollow").mkdir(parents=True, exist_ok=True)

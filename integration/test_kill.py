@@ -21,8 +21,6 @@ from integration.lib.runtime import Runtime
 )  # fmt: skip
 def test_names_and_numbers(container: Container, word: str, number: int) -> None:
     """A signal is a number or a name, with or without SIG, in any case [K6]."""
-    if container.runtime.name == "crun" and word.islower():
-        pytest.xfail("crun: names in capital letters only (K6)")
     container.begin(f"trap {number} 7")
     container.kill(word)
     assert container.wait() == 7
@@ -44,7 +42,6 @@ def test_default_is_term(container: Container) -> None:
     assert container.wait() == 9
 
 
-@pytest.mark.differs(crun="knows no signal 0 (K6)")
 def test_signal_0_probes(container: Container) -> None:
     """Signal 0 only asks whether init is there [K6]."""
     container.begin("pause")
@@ -57,8 +54,6 @@ def test_signal_0_probes(container: Container) -> None:
 @pytest.mark.parametrize("word", ["NOSUCH", "SIGNOSUCH", "-1", "65", "1000", "1x", ""])
 def test_unknown_signals(container: Container, word: str) -> None:
     """Anything else is refused and nothing is sent [K6]."""
-    if word in ("-1", "", "65", "1000") and not container.runtime.ours:
-        pytest.skip(f"{container.runtime.name}: passes odd numbers on or defaults (K6)")
     container.begin("signals")
     assert container.kill(word, check=False).code != 0
     assert container.state()["status"] == "running"
@@ -109,8 +104,6 @@ def test_kill_from_inside_reaches_only_the_container(container: Container) -> No
 @pytest.mark.parametrize("flags", [[], ["--all"]])
 def test_without_a_pid_namespace_everything_dies(container: Container, flags: list[str]) -> None:
     """SIGKILL of a container without a private PID namespace ends all processes of its cgroup [K6]."""
-    if not flags and not container.runtime.ours:
-        pytest.skip(f"{container.runtime.name}: this version needs --all for it (K6)")
     container.bundle.drop_namespace("pid")
     container.bundle.args("orphan", "fork 3", "pause")
     container.begin()
@@ -130,7 +123,6 @@ def _members(container: Container) -> list[int]:
     return found
 
 
-@pytest.mark.skip_for(crun="1.8: kill of what is left does not work there (K6)", runc="1.1: needs --all (K6)")
 def test_leftovers_of_a_dead_init(container: Container) -> None:
     """When init is dead but its cgroup is not empty, SIGKILL succeeds and ends the rest [K6]."""
     container.bundle.drop_namespace("pid")

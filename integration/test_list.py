@@ -28,7 +28,6 @@ def test_empty_root(own_root: Runtime) -> None:
         assert document == []
 
 
-@pytest.mark.differs(runc="1.1: an empty list (K9)", crun="an explicit root that is missing is made or ignored (K9)")
 def test_missing_root(runtime: Runtime, tmp_path: Path) -> None:
     """An explicit root that is not there is an error [K9]."""
     assert Runtime(runtime.path, tmp_path / "nowhere")("list").code != 0
@@ -72,7 +71,6 @@ def test_quiet(own_root: Runtime, new_container: Callable[..., Container]) -> No
     assert set(own_root("list", "--quiet").ok().text.split()) == names
 
 
-@pytest.mark.differs(crun="a reduced record, without ociVersion and rootfs (J2)")
 def test_json(own_root: Runtime, container: Container) -> None:
     """json: an array of state records with the owner's name [J2]."""
     container.runtime = own_root

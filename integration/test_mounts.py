@@ -147,12 +147,8 @@ def test_flags(
     """Flags are set and cleared in the order of the list: the later word wins [M4]."""
     if kind == "bind":
         container.bundle.mount("/data", str(tmp_path), "bind", *options)
-        if container.runtime.name == "crun" and "strictatime" in options:
-            pytest.skip("crun 1.8: a bind keeps the atime mode of its source (M4)")
     else:
         container.bundle.mount("/data", "tmpfs", *options, type="tmpfs")
-    if not container.runtime.ours and options[0] == "strictatime" and kind == "bind":
-        pytest.skip("keeps the source's atime mode (X6)")
     mount = mount_at(container.report()["mountinfo"], "/data")
     assert present <= mount.options, mount
     assert not absent & mount.options, mount
@@ -195,8 +191,6 @@ def test_unknown_type(container: Container, leaks: Leaks) -> None:
 @pytest.mark.parametrize(("mode", "expected"), [(0o700, 0o700), (0o1777, 0o1777)])
 def test_tmpfs_takes_the_mode_of_what_it_hides(container: Container, mode: int, expected: int) -> None:
     """Without mode= a tmpfs over a directory has that directory's mode [M9]."""
-    if container.runtime.name == "crun":
-        pytest.skip("crun: the kernel's default mode unless tmpcopyup is given (M9)")
     (container.bundle.rootfs / "data").mkdir()
     (container.bundle.rootfs / "data").chmod(mode)
     container.bundle.mount("/data", "tmpfs", type="tmpfs")
@@ -213,7 +207,6 @@ def test_read_only_tmpfs(container: Container, options: list[str]) -> None:
     assert create["errno"] == 30
 
 
-@pytest.mark.skip_for(crun="1.8: links of the copied files come out wrong (M8)")
 def test_tmpcopyup(container: Container) -> None:
     """tmpcopyup fills the tmpfs with what it hides [M8]."""
     data = container.bundle.rootfs / "data"
@@ -336,9 +329,6 @@ def test_symlinked_proc_and_sys(container: Container, leaks: Leaks, where: str) 
     (rootfs / "elsewhere").mkdir()
     (rootfs / where[1:]).symlink_to("/elsewhere")
     result = container.create(check=False)
-    if container.runtime.name == "crun":
-        container.delete("--force", check=False)
-        pytest.skip("crun: follows it inside the root instead (M2)")
     assert result.code != 0
     assert "must be mounted on ordinary directory" in result.error
     leaks.check()
@@ -348,7 +338,6 @@ def test_symlinked_proc_and_sys(container: Container, leaks: Leaks, where: str) 
     ("destination", "kind"),
     [("/proc", "bind"), ("/proc/self", "bind"), ("/proc/sys", "bind"), ("/proc/attr", "tmpfs"), ("/proc/sys/x", "bind")],
 )
-@pytest.mark.differs(crun="has no list for /proc (M2)")
 def test_nothing_over_proc(container: Container, leaks: Leaks, tmp_path: Path, destination: str, kind: str) -> None:
     """Nothing but a procfs may be mounted on /proc, and below it only a few files [M2]."""
     if kind == "bind":
@@ -384,8 +373,6 @@ def test_proc_of_the_host_may_be_bound(container: Container) -> None:
 @pytest.mark.parametrize("entry", [{"source": "x", "type": "tmpfs"}, {"destination": 5}, {"destination": "/a\0b"}])
 def test_bad_entries(container: Container, leaks: Leaks, entry: dict[str, Any]) -> None:
     """A mount without a destination, or with one of the wrong kind, is refused [F7]."""
-    if container.runtime.name == "crun" and entry.get("destination") == 5:
-        pytest.skip("crun: its JSON reader bends types (F7)")
     if not container.runtime.ours and "destination" not in entry:
         pytest.skip(f"{container.runtime.name}: takes an empty destination (F7)")
     container.bundle.config["mounts"].append(entry)
@@ -431,8 +418,6 @@ def test_many_mounts(container: Container, tmp_path: Path) -> None:
 
 def test_user_namespace_binds(container: Container, tmp_path: Path) -> None:
     """In a user namespace binds, also of directories its root may not enter, work [M3]."""
-    if not container.runtime.ours:
-        pytest.skip(f"{container.runtime.name}: this version opens sources inside the user namespace (M3)")
     closed = tmp_path / "closed"
     (closed / "inner").mkdir(parents=True)
     (closed / "inner" / "file").write_text("x")

@@ -92,10 +92,6 @@ def test_absent_is_inherited(container: Container, kind: str) -> None:
     assert container.report()["namespaces"][FILES[kind]] == host_namespace(kind)
 
 
-@pytest.mark.skip_for(
-    runc="1.1: takes /proc away from the caller's own mount namespace (L7)",
-    crun="1.8: pivots in the caller's own mount namespace (L7)",
-)
 def test_no_mount_namespace(container: Container, leaks: Leaks) -> None:
     """Without a mount namespace the root is changed by chroot, and the caller's mounts stay as they are [L7].
 
@@ -117,9 +113,6 @@ def test_no_mount_namespace(container: Container, leaks: Leaks) -> None:
     leaks.check()
 
 
-@pytest.mark.skip_for(
-    runc="would harm the tests if it were accepted (L7)", crun="would harm the tests if it were accepted (L7)"
-)
 @pytest.mark.parametrize("field", ["maskedPaths", "readonlyPaths"])
 def test_path_rules_need_a_mount_namespace(container: Container, leaks: Leaks, field: str) -> None:
     """maskedPaths and readonlyPaths without a mount namespace are refused [L7]."""
@@ -207,7 +200,6 @@ def test_unmapped_user(container: Container, leaks: Leaks) -> None:
 
 
 @pytest.mark.requires("userns")
-@pytest.mark.differs(crun="has maps of its own for that case (L6)")
 def test_user_namespace_without_maps(container: Container, leaks: Leaks) -> None:
     """A new user namespace needs maps [L6]."""
     container.bundle.user_namespace()
@@ -218,7 +210,6 @@ def test_user_namespace_without_maps(container: Container, leaks: Leaks) -> None
 
 
 @pytest.mark.requires("timens")
-@pytest.mark.skip_for(runc="1.1: does not know time namespaces (L5)", crun="1.8: treats time offsets in its own way (L5)")
 def test_new_time_namespace(container: Container) -> None:
     """timeOffsets move the clocks of a new time namespace [L5]."""
     container.bundle.namespace("time")
@@ -265,7 +256,6 @@ def test_join_by_path(container: Container, holder: Callable[..., str], kind: st
 
 
 @pytest.mark.requires("timens")
-@pytest.mark.skip_for(runc="1.1: does not know time namespaces (L5)", crun="1.8: joins them for children only (L5)")
 def test_join_time_by_path(container: Container, holder: Callable[..., str]) -> None:
     """A time namespace is joined by path [L1, L5]."""
     path = holder("time")
@@ -278,8 +268,6 @@ def test_join_user_by_path(container: Container, holder: Callable[..., str]) -> 
     """A user namespace is joined by path; the container is root in it [L1, L6]."""
     path = holder("user")
     container.bundle.namespace("user", path)
-    if container.runtime.name == "crun":
-        pytest.skip("crun 1.8: mounts fail in a joined user namespace with one id (L6)")
     container.bundle.process(capabilities=None)
     # gid 5 of devpts has no mapping in a namespace of one id
     container.bundle.drop_mount("/dev/pts")
@@ -330,7 +318,6 @@ def test_joined_namespaces_survive(container: Container, holder: Callable[..., s
     assert os.readlink(path) == before
 
 
-@pytest.mark.differs(crun="1.8: accepts them (L1)")
 @pytest.mark.parametrize("kind", ["pid", "mount", "uts", "ipc", "network"])
 def test_duplicate_type(container: Container, leaks: Leaks, kind: str) -> None:
     """A type listed twice is refused [L1]."""

@@ -73,7 +73,6 @@ def test_empty_args(container: Container, leaks: Leaks) -> None:
     refused(container, leaks, "/process/args")
 
 
-@pytest.mark.differs(crun="tells it at start (U1)")
 @pytest.mark.parametrize(
     ("program", "words"),
     [
@@ -126,7 +125,6 @@ def test_cwd_that_nobody_may_enter(container: Container, leaks: Leaks) -> None:
     leaks.check()
 
 
-@pytest.mark.differs(crun="an empty cwd is / (U2)")
 @pytest.mark.parametrize("cwd", ["relative", "", "./x", "../x"])
 def test_relative_cwd(container: Container, leaks: Leaks, cwd: str) -> None:
     """cwd must be absolute [U2]."""
@@ -152,7 +150,6 @@ def test_env_order_is_kept(container: Container) -> None:
     assert container.report()["env"] == ["Z=1", "HOME=/x", "A=2", "M=3"]
 
 
-@pytest.mark.differs(crun="passes duplicates on (U3)")
 def test_last_of_duplicates_wins(container: Container) -> None:
     """Of a name given twice the last value counts [U3]."""
     container.bundle.process(env=["A=1", "B=2", "A=3", "HOME=/h"])
@@ -170,14 +167,12 @@ def test_home_of_the_containers_passwd(container: Container) -> None:
     assert "HOME=/home/me" in container.report()["env"]
 
 
-@pytest.mark.differs(crun="1.8: another idea of HOME without an entry (U3)")
 def test_home_without_an_entry(container: Container) -> None:
     """Without an entry for the user, HOME is / [U3]."""
     container.bundle.process(user={"uid": 4321, "gid": 4321})
     assert "HOME=/" in container.report()["env"]
 
 
-@pytest.mark.differs(crun="keeps the empty value (U3)")
 def test_empty_home_is_filled(container: Container) -> None:
     """An empty HOME counts as missing [U3]."""
     (container.bundle.rootfs / "etc").mkdir()
@@ -209,7 +204,6 @@ def test_hostile_passwd(container: Container, kind: str) -> None:
 
 
 @pytest.mark.parametrize("entry", ["NOEQUALS", "=value", "A\0B=1"])
-@pytest.mark.differs(crun="does not look at the entries (U3)")
 def test_bad_env(container: Container, leaks: Leaks, entry: str) -> None:
     """An entry without =, without a name or with a NUL is refused [U3]."""
     container.bundle.process(env=["A=1", entry])
@@ -267,8 +261,6 @@ def test_umask(container: Container, value: int | None, expected: int) -> None:
 @pytest.mark.parametrize("uid", [-1, 1 << 32, "0", 1.5, True])
 def test_bad_uid(container: Container, leaks: Leaks, uid: Any) -> None:
     """Ids are unsigned 32-bit integers [U4, F7]."""
-    if container.runtime.name == "crun" and uid in (-1, 1 << 32, "0", True, 1.5):
-        pytest.skip("crun: its JSON reader bends numbers (F7)")
     container.bundle.process(user={"uid": uid, "gid": 0})
     refused(container, leaks, "/process/user/uid")
 
@@ -334,7 +326,6 @@ def test_absent_capabilities(container: Container) -> None:
         assert int(status[name], 16) == 0
 
 
-@pytest.mark.differs(crun="refuses unknown names (U6)")
 def test_unknown_capability_is_a_warning(container: Container) -> None:
     """Names the kernel does not know are warned about and left out [U6]."""
     sets = {name: ["CAP_CHOWN", "CAP_NO_SUCH_THING"] for name in ("bounding", "effective", "permitted")}
@@ -345,7 +336,6 @@ def test_unknown_capability_is_a_warning(container: Container) -> None:
         assert "CAP_NO_SUCH_THING" in result.error
 
 
-@pytest.mark.differs(crun="1.8: another treatment of a refused raise (U6)")
 def test_ambient_without_inheritable_is_a_warning(container: Container) -> None:
     """An ambient capability the kernel refuses is warned about; the container starts [U6]."""
     sets = {name: ["CAP_CHOWN"] for name in ("bounding", "effective", "permitted", "ambient")}
@@ -410,7 +400,6 @@ def test_unknown_rlimit(container: Container, leaks: Leaks, limit: dict[str, Any
     refused(container, leaks, "/process/rlimits/0")
 
 
-@pytest.mark.differs(runc="takes the last one (U7, X1)", crun="takes the last one (U7, X1)")
 def test_duplicate_rlimit(container: Container, leaks: Leaks) -> None:
     """The same type twice is refused [U7]."""
     limit = {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 100}
@@ -468,12 +457,9 @@ def test_cpu_affinity_is_reset(container: Container) -> None:
     """The caller's CPU affinity is not inherited [P11]."""
     if (os.cpu_count() or 1) < 2:
         pytest.skip("needs two CPUs")
-    if not container.runtime.ours:
-        pytest.skip(f"{container.runtime.name}: this version keeps the caller's affinity (P11)")
     assert container.report(preexec_fn=lambda: os.sched_setaffinity(0, {0}))["cpus"] == os.cpu_count()
 
 
-@pytest.mark.differs(runc="init ends by itself at start (F4)", crun="refuses or crashes in its own way (F4)")
 def test_process_absent(container: Container, leaks: Leaks) -> None:
     """Without process create works and start fails [F4]."""
     container.bundle.config.pop("process")

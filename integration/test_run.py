@@ -49,8 +49,6 @@ def test_deletes_afterwards(container: Container, leaks: Leaks) -> None:
 def test_keep(container: Container) -> None:
     """--keep: the stopped container stays until delete [K3]."""
     container.bundle.args("exit 3")
-    if container.runtime.name == "crun":
-        pytest.skip("crun 1.8: --keep is unknown or ignored (K3)")
     assert container.run("--keep").code == 3
     assert container.state()["status"] == "stopped"
     container.delete()
@@ -144,11 +142,8 @@ def test_signals_are_forwarded(container: Container, number: int) -> None:
     process.stdin.close()
 
 
-@pytest.mark.differs(runc="1.1: forwards SIGURG (K3)")
 def test_chatter_signals_are_not_forwarded(container: Container) -> None:
     """SIGCHLD, SIGURG and SIGWINCH of the caller are not the container's business [K3]."""
-    if container.runtime.name == "crun":
-        pytest.skip("crun: forwards every signal (K3)")
     container.bundle.args("signals")
     container.bundle.write()
     container.used = True
@@ -198,8 +193,6 @@ def test_orphans_do_not_keep_run(container: Container, leaks: Leaks) -> None:
     """run ends with init, and what init has left in the cgroup is killed [K3, K7]."""
     container.bundle.drop_namespace("pid")
     container.bundle.args("orphan", "exit 5")
-    if not container.runtime.ours:
-        pytest.skip(f"{container.runtime.name}: waits for or leaves orphans without a PID namespace (K3)")
     assert container.run().code == 5
     leaks.check()
 
@@ -207,8 +200,6 @@ def test_orphans_do_not_keep_run(container: Container, leaks: Leaks) -> None:
 def test_no_subreaper(container: Container) -> None:
     """--no-subreaper is accepted [K3, A1]."""
     container.bundle.args("exit 6")
-    if container.runtime.name == "crun":
-        pytest.skip("crun: accepts it only since later versions (K3)")
     assert container.run("--no-subreaper").code == 6
 
 

@@ -29,7 +29,6 @@ def test_start_prints_nothing(container: Container) -> None:
     assert (result.out, result.err) == (b"", b"")
 
 
-@pytest.mark.differs(crun="text says that the fifo is gone (K2)")
 def test_start_of_a_running_container(container: Container) -> None:
     """Only a created container can be started; the text callers know for a running one [K2]."""
     container.begin("pause")
@@ -39,7 +38,6 @@ def test_start_of_a_running_container(container: Container) -> None:
     assert "cannot start an already running container" in result.error
 
 
-@pytest.mark.differs(crun="text says that the fifo is gone (K2)")
 def test_start_of_a_stopped_container(container: Container) -> None:
     """A stopped container is not started again; the text callers know [K2]."""
     container.begin("exit 0")
@@ -90,7 +88,6 @@ def test_startcontainer_hook_runs_before_the_program(container: Container) -> No
     assert seen["name"] == "startContainer"
 
 
-@pytest.mark.differs(runc="start has already returned 0 (H3, X21)", crun="start has already returned 0 (H3, X21)")
 def test_failing_startcontainer_hook_is_reported(container: Container) -> None:
     """When a startContainer hook fails, start fails and the program never runs [H3]."""
     container.bundle.args(["create", "/ran", "x"])

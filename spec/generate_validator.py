@@ -146,6 +146,7 @@ class Generator:
         self.root = schema
         self.definitions: Schema = schema.get("$defs", {})
         self.done: dict[str, list[str]] = {}
+        self.used = set(KINDS.values())
 
     def resolve(self, schema: Schema) -> tuple[str, Schema]:
         """Follow $ref: (name of the last definition, "" if none; the schema itself)."""
@@ -156,6 +157,7 @@ class Generator:
             prefix, _, name = schema["$ref"].rpartition("/")
             if prefix != "#/$defs" or name not in self.definitions:
                 raise UnknownKeywordError(f"$ref {schema['$ref']!r}")
+            self.used.add(name)
             schema = self.definitions[name]
         return name, schema
 
@@ -255,7 +257,7 @@ class Generator:
                 yield from self.value(sub, member, place, f"{where}.{key}", depth + 1)
                 continue
             resolved = self.resolve(sub)[1]
-            if resolved.get("type") in {"object", "array"}:
+            if self.kind(resolved, f"{where}.{key}") in {"object", "array"}:
                 yield f"if {member} is not _N:"
                 for line in self.value(sub, member, place, f"{where}.{key}", depth + 1):
                     yield "    " + line
@@ -298,8 +300,9 @@ class Generator:
         for keyword in set(self.root) - REMARKS - {"type"} - KEYWORDS["object"]:
             raise UnknownKeywordError(f"#: {keyword}")
         checks = {kind: self.function(name) for kind, name in KINDS.items()}
-        for name in self.definitions:
-            self.kind(self.resolve(self.definitions[name])[1], name)
+        unused = set(self.definitions) - self.used
+        if unused:
+            raise UnknownKeywordError(f"definitions that nothing refers to: {sorted(unused)}")
         parts = [HEADER]
         parts += ["\n".join(body) + "\n" for body in self.done.values()]
         rows = "".join(f"    {quoted(kind)}: {label},\n" for kind, label in checks.items())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+
 from ociruntime import features
 from ociruntime.capabilities import NUMBERS
 from ociruntime.mounts import options
@@ -33,7 +34,7 @@ def linux() -> dict[str, dict[str, object]]:
 
 
 def test_capabilities_and_namespaces() -> None:
-    assert linux()["capabilities"] == list(NUMBERS)
+    assert list(linux()["capabilities"]) == list(NUMBERS)
     assert sorted(linux()["namespaces"]) == ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
 
 

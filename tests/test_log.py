@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from ociruntime.errors import OCIError, UsageError
 from ociruntime.log import Log, one_line, rfc3339
 

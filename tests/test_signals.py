@@ -1,6 +1,7 @@
 import signal
 
 import pytest
+
 from ociruntime import signals
 from ociruntime.errors import OCIError
 
@@ -32,7 +33,23 @@ def test_numbers_and_real_time_signals(text: str, number: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "SIG", "NOPE", "65", "-1", "1.5", "9x", " 9", "RTMIN+31", "RTMAX-31", "RTMIN-1", "RTMAX+1", "RTMIN+", "٣", "RTMINI3"],
+    [
+        "",
+        "SIG",
+        "NOPE",
+        "65",
+        "-1",
+        "1.5",
+        "9x",
+        " 9",
+        "RTMIN+31",
+        "RTMAX-31",
+        "RTMIN-1",
+        "RTMAX+1",
+        "RTMIN+",
+        "٣",
+        "RTMINI3",
+    ],
 )
 def test_unknown(text: str) -> None:
     with pytest.raises(OCIError, match="unknown signal"):

@@ -56,7 +56,8 @@ enum op_kind {
                                   (args[3] times "key\0value\0"; an empty value is a flag);
                                   args[0]: attr_set | attr_clr << 32 (MOUNT_ATTR_*), args[1]: the same, recursive,
                                   args[2]: propagation (one MS_*, | MS_REC) or 0 */
-    OP_BIND = 9,               /* fd: a detached tree (open_tree CLONE). strings: -, destination.
+    OP_BIND = 9,               /* fd: a detached tree (open_tree CLONE), or -1: the source is opened here, by its host
+                                  path (OPF_RECURSIVE, OPF_SOURCE_NO_FOLLOW). strings: -, destination, source path.
                                   args[0]: attr_set | attr_clr << 32 (this mount), args[1]: the same, recursive,
                                   args[2]: propagation (one MS_*, | MS_REC), args[3]: second propagation */
     OP_DEVICE = 10,            /* strings[0]: path; args[0]: S_IF* | mode, args[1]: major << 32 | minor,
@@ -100,11 +101,12 @@ enum op_kind {
     OP_BECOME_ROOT = 41,       /* setresgid(0), setresuid(0) in the new user namespace; OPF_KEEP_GROUPS: no setgroups(0) */
     OP_NO_PDEATHSIG = 42,
     OP_CHECK_CWD = 43,         /* getcwd must be inside the root */
-    OP_COUNT = 44
+    OP_AFFINITY = 44,          /* all CPUs that the cpuset allows */
+    OP_COUNT = 45
 };
 
 /* plan_op.flags */
-#define OPF_RECURSIVE 1    /* OP_ATTR */
+#define OPF_RECURSIVE 1    /* OP_ATTR, OP_BIND without fd */
 #define OPF_FILE 2         /* OP_BIND, OP_MOUNT: a missing destination is created as a file */
 #define OPF_PLAIN_DIR 4    /* OP_MOUNT, OP_BIND: the destination must be an ordinary directory, no symlink (proc, sysfs) */
 #define OPF_NO_PIVOT 8     /* OP_PIVOT */
@@ -118,6 +120,7 @@ enum op_kind {
 #define OPF_PROCFS_SOURCE 2048 /* OP_BIND: the tree must be procfs (destination /proc) */
 #define OPF_HOST_TREE 4096 /* OP_BIND: make it a slave first (rootfsPropagation is not shared) */
 #define OPF_NO_FOLLOW 8192 /* OP_BIND, OP_MOUNT: do not follow a symlink at the destination */
+#define OPF_SOURCE_NO_FOLLOW 32768 /* OP_BIND without fd: the source itself may be a symlink */
 #define OPF_NO_BIND 16384 /* OP_ROOTFS: no mount namespace, so only open the root */
 
 enum sync_point {

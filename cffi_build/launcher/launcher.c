@@ -29,7 +29,7 @@
 #include "launcher_paths.h"
 
 #define MAIN_MODULE "ociruntime.cli.main"
-#define BOOT_MODULE "ociruntime.boot"
+#define PACKAGE "ociruntime"
 #define EXIT_BROKEN 1
 
 /* frozen_table.c, written by freeze.py */
@@ -38,6 +38,13 @@ extern const struct _frozen ociruntime_frozen[];
 static int main_initialized;
 static int *inherited_fds;
 static Py_ssize_t n_inherited = -1;
+
+/* what import needs, looked up once */
+static struct {
+    PyObject *imp;           /* module _imp */
+    PyObject *ModuleSpec;
+    PyObject *find_and_load; /* importlib's own */
+} import_tools;
 
 static void die(const char *text)
 {
@@ -158,24 +165,6 @@ static PyObject *launcher_initialize_main(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static int add_extensions(PyObject *module)
-{
-    PyObject *table = PyDict_New();
-
-    if (table == NULL)
-        return -1;
-    for (const struct extension_path *row = extension_paths; row->name != NULL; row++) {
-        PyObject *path = PyUnicode_DecodeUTF8(row->path, (Py_ssize_t)strlen(row->path), "surrogateescape");
-        if (path == NULL || PyDict_SetItemString(table, row->name, path) < 0) {
-            Py_XDECREF(path);
-            Py_DECREF(table);
-            return -1;
-        }
-        Py_DECREF(path);
-    }
-    return PyModule_AddObject(module, "extensions", table);
-}
-
 /* None: they were not listed. */
 static int add_inherited_fds(PyObject *module)
 {
@@ -199,6 +188,148 @@ static int add_inherited_fds(PyObject *module)
     return PyModule_AddObject(module, "inherited_fds", fds);
 }
 
+static int is_frozen(const char *name)
+{
+    if (strncmp(name, PACKAGE, sizeof(PACKAGE) - 1) != 0)
+        return 0;
+    for (const struct _frozen *row = ociruntime_frozen; row->name != NULL; row++)
+        if (strcmp(row->name, name) == 0)
+            return 1;
+    return 0;
+}
+
+static int is_builtin(const char *name)
+{
+    for (const struct _inittab *row = PyImport_Inittab; row->name != NULL; row++)
+        if (strcmp(row->name, name) == 0)
+            return 1;
+    return 0;
+}
+
+static const char *extension_path(const char *name)
+{
+    for (const struct extension_path *row = extension_paths; row->name != NULL; row++)
+        if (strcmp(row->name, name) == 0)
+            return row->path;
+    return NULL;
+}
+
+/* The module in sys.modules, new reference, or NULL without an exception. */
+static PyObject *present(PyObject *name)
+{
+    PyObject *module = PyImport_GetModule(name);
+
+    if (module == NULL)
+        PyErr_Clear();
+    return module;
+}
+
+static PyObject *load_frozen(PyObject *name)
+{
+    PyObject *module = present(name); /* importing the parent may have brought it */
+
+    if (module == NULL && PyImport_ImportFrozenModuleObject(name) > 0)
+        module = present(name);
+    return module;
+}
+
+/* path: NULL for a builtin module, else the shared object. The steps of importlib's BuiltinImporter and
+   ExtensionFileLoader. */
+static PyObject *load_native(PyObject *name, const char *path)
+{
+    PyObject *module = present(name), *done = NULL;
+    PyObject *spec, *modules = PyImport_GetModuleDict();
+
+    if (module != NULL)
+        return module;
+    spec = PyObject_CallFunction(import_tools.ModuleSpec, "OO", name, Py_None);
+    if (spec == NULL)
+        return NULL;
+    if (path != NULL) {
+        PyObject *origin = PyUnicode_DecodeFSDefault(path);
+        if (origin == NULL || PyObject_SetAttrString(spec, "origin", origin) < 0) {
+            Py_XDECREF(origin);
+            Py_DECREF(spec);
+            return NULL;
+        }
+        Py_DECREF(origin);
+    }
+    module = PyObject_CallMethod(import_tools.imp, path != NULL ? "create_dynamic" : "create_builtin", "O", spec);
+    if (module != NULL && PyObject_SetAttrString(module, "__spec__", spec) == 0 &&
+        PyObject_SetItem(modules, name, module) == 0)
+        done = PyObject_CallMethod(import_tools.imp, path != NULL ? "exec_dynamic" : "exec_builtin", "O", module);
+    if (done == NULL) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        if (PyObject_DelItem(modules, name) < 0)
+            PyErr_Clear();
+        PyErr_Restore(type, value, traceback);
+        Py_CLEAR(module);
+    }
+    Py_XDECREF(done);
+    Py_DECREF(spec);
+    return module;
+}
+
+/*
+ * Stands in for importlib._bootstrap._find_and_load, which import calls for a module that is not in sys.modules yet.
+ * Three kinds of modules are loaded here, in C, without finders and locks (there is one thread): the package's own,
+ * frozen; builtin ones; and the few extension modules whose paths were fixed when the launcher was linked, which no
+ * finder of the core would know. Everything else goes the ordinary way.
+ */
+static PyObject *launcher_find_and_load(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    const char *name = n_args == 2 ? PyUnicode_AsUTF8(args[0]) : NULL;
+    PyObject *loaded, *parent = NULL;
+
+    (void)module;
+    if (name == NULL) {
+        PyErr_Clear();
+        return PyObject_Vectorcall(import_tools.find_and_load, args, (size_t)n_args, NULL);
+    }
+    int frozen = is_frozen(name);
+    const char *path = frozen ? NULL : extension_path(name);
+    if (!frozen && path == NULL && !is_builtin(name))
+        return PyObject_Vectorcall(import_tools.find_and_load, args, (size_t)n_args, NULL);
+
+    const char *dot = strrchr(name, '.');
+    if (dot != NULL) {
+        PyObject *parent_name = PyUnicode_FromStringAndSize(name, dot - name);
+        parent = parent_name != NULL ? present(parent_name) : NULL;
+        /* returns the module itself, not the top of the dotted name */
+        if (parent == NULL && parent_name != NULL)
+            parent = PyImport_Import(parent_name);
+        Py_XDECREF(parent_name);
+        if (parent == NULL)
+            return NULL;
+    }
+    loaded = frozen ? load_frozen(args[0]) : load_native(args[0], path);
+    if (loaded != NULL && parent != NULL && PyObject_SetAttrString(parent, dot + 1, loaded) < 0)
+        Py_CLEAR(loaded);
+    Py_XDECREF(parent);
+    return loaded;
+}
+
+static PyMethodDef find_and_load_method = {
+    "_find_and_load", (PyCFunction)(void (*)(void))launcher_find_and_load, METH_FASTCALL, NULL};
+
+static void install_import(void)
+{
+    PyObject *importlib = PyImport_ImportModule("_frozen_importlib");
+    PyObject *ours = PyCFunction_New(&find_and_load_method, NULL);
+
+    import_tools.imp = PyImport_ImportModule("_imp");
+    if (importlib == NULL || ours == NULL || import_tools.imp == NULL)
+        die("importlib is missing");
+    import_tools.ModuleSpec = PyObject_GetAttrString(importlib, "ModuleSpec");
+    import_tools.find_and_load = PyObject_GetAttrString(importlib, "_find_and_load");
+    if (import_tools.ModuleSpec == NULL || import_tools.find_and_load == NULL ||
+        PyObject_SetAttrString(importlib, "_find_and_load", ours) < 0)
+        die("importlib is not built as expected");
+    Py_DECREF(ours);
+    Py_DECREF(importlib);
+}
+
 static PyMethodDef launcher_methods[] = {
     {"initialize_main", launcher_initialize_main, METH_NOARGS,
      "Complete the interpreter: standard library, site packages, codecs, standard streams. Repeating it is free."},
@@ -215,8 +346,7 @@ static PyObject *make_launcher_module(void)
 
     if (module == NULL)
         return NULL;
-    if (PyModule_AddStringConstant(module, "library", LIBRARY_PATH) < 0 || add_extensions(module) < 0 ||
-        add_inherited_fds(module) < 0) {
+    if (PyModule_AddStringConstant(module, "library", LIBRARY_PATH) < 0 || add_inherited_fds(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }
@@ -280,8 +410,7 @@ static PyObject *argument_list(int argc, char **argv)
 
 static int run(int argc, char **argv)
 {
-    PyObject *boot = PyImport_ImportModule(BOOT_MODULE);
-    PyObject *module = boot != NULL ? PyImport_ImportModule(MAIN_MODULE) : NULL;
+    PyObject *module = PyImport_ImportModule(MAIN_MODULE);
     PyObject *arguments = module != NULL ? argument_list(argc, argv) : NULL;
     PyObject *result = arguments != NULL ? PyObject_CallMethod(module, "main", "O", arguments) : NULL;
 
@@ -317,8 +446,11 @@ int main(int argc, char **argv)
     if (fds_wanted(argv))
         list_inherited_fds();
     signal(SIGPIPE, SIG_IGN);
+    /* The time module would look for the zone: a file to read at each start, for a program that speaks UTC only. */
+    setenv("TZ", "UTC0", 1);
 
     initialize_core();
+    install_import();
     int code = run(argc, argv);
     if (PyErr_Occurred() != NULL) {
         print_exception();

@@ -154,9 +154,11 @@ def hugetlb_back() -> bool:
         return True
     unified = cgroup_mounts()[""]
     umount(place)
-    for _ in range(50):
-        if "hugetlb" in Path(unified, "cgroup.controllers").read_text().split():
-            return True
+    for _ in range(20):
+        for _ in range(20):
+            if "hugetlb" in Path(unified, "cgroup.controllers").read_text().split():
+                return True
+            time.sleep(0.02)
         mount("cgroup", place, "cgroup", 0, "hugetlb")
         time.sleep(0.1)
         umount(place)

@@ -336,6 +336,10 @@ class Cgroup:
         """Whether this very cgroup (not only an ancestor) is frozen."""
         raise NotImplementedError
 
+    def freezer_file(self) -> str:
+        """The file that says whether it is frozen: v1 freezer.state, v2 cgroup.freeze; "" if there is none."""
+        raise NotImplementedError
+
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory; 0 if that is not known."""
         return 0
@@ -398,6 +402,9 @@ class NoCgroup(Cgroup):
 
     def thaw(self) -> None:
         pass
+
+    def freezer_file(self) -> str:
+        return ""
 
     def frozen(self) -> bool:
         return False

@@ -10,7 +10,6 @@ from ociruntime.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
 # Bits of an access, as BPF_DEVCG_ACC_* has them.
@@ -215,22 +214,3 @@ def _line(key: "tuple[str, int, int]", bits: int) -> str:
     kind, major, minor = key
     access = "".join([letter for letter, bit in _BITS.items() if bits & bit])
     return f"{kind} {'*' if major == ANY else major}:{'*' if minor == ANY else minor} {access}"
-
-
-def decide(target: Filter, kind: str, major: int, minor: int, access: int) -> bool:
-    """What the kernel's v1 controller answers to one access, for tests and for `explain`-like output."""
-    return (
-        _matches(target.exceptions.items(), target.default_allow, (kind, major, minor), access) != target.default_allow
-    )
-
-
-def _matches(
-    exceptions: "Iterable[tuple[tuple[str, int, int], int]]",
-    default_allow: bool,
-    device: "tuple[str, int, int]",
-    access: int,
-) -> bool:
-    for key, bits in exceptions:
-        if _within(device, key) and (access & bits if default_allow else not access & ~bits):
-            return True
-    return False

@@ -202,6 +202,11 @@ class CgroupV1(Cgroup):
             if error.errno not in (ENOENT, ENODEV):
                 raise StepError("cannot thaw the cgroup", step="cgroup", errno=error.errno or 0, path=path) from error
 
+    def freezer_file(self) -> str:
+        if "freezer" in self.paths:
+            return self.paths["freezer"] + "/freezer.state"
+        return self.paths[""] + "/cgroup.freeze" if "" in self.paths else ""
+
     def frozen(self) -> bool:
         directory = self._freezer()
         if not directory:

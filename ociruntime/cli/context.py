@@ -136,8 +136,8 @@ class Context:
             raise UsageError(f"--cgroup-manager is cgroupfs, systemd or disabled, not '{text}'")
         return "systemd" if self.options.flag("systemd-cgroup") else text
 
-    def runtime(self) -> "Runtime":
-        """The library object that the command is a skin of."""
+    def runtime(self, log: "Log | None" = None) -> "Runtime":
+        """The library object that the command is a skin of. log: another one than the command's."""
         from ociruntime.lifecycle.runtime import Runtime
 
         rootless = self.rootless()
@@ -145,7 +145,7 @@ class Context:
             self.root(),
             rootless="auto" if rootless is None else rootless,
             systemd_cgroup=self.cgroup_manager() == "systemd",
-            log=self.log,
+            log=log or self.log,
         )
 
     def output(self, text: str) -> int:

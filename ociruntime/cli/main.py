@@ -130,7 +130,21 @@ def _usage_error(context: Context, error: UsageError) -> int:
 
 
 # Attributes of an error that become keys of the log line, under the same name.
-_KEYS = ("code", "step", "pointer", "call", "path", "hint", "container_id", "line", "column", "kind", "outcome")
+_KEYS = (
+    "code",
+    "step",
+    "pointer",
+    "call",
+    "path",
+    "hint",
+    "container_id",
+    "line",
+    "column",
+    "kind",
+    "outcome",
+    "actual",
+    "feature",
+)
 
 
 def _report(context: Context, error: OCIError) -> None:
@@ -158,9 +172,7 @@ def _report_bug(context: Context, error: Exception) -> None:
     place = ""
     if trace is not None:
         place = f" ({trace.tb_frame.f_code.co_filename.rpartition('/')[2]} line {trace.tb_lineno})"
-    context.log.error(
-        f"{context.prefix()}internal error: {type(error).__name__}: {error}{place}", {"code": "internal"}
-    )
+    context.log.error(f"{context.prefix()}internal error: {type(error).__name__}: {error}{place}", {"code": "internal"})
 
 
 def _trace(context: Context, trace: "TracebackType | None") -> None:

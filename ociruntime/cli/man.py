@@ -24,6 +24,13 @@ ENVIRONMENT = (
     ("XDG_RUNTIME_DIR", "For users other than root, the state root is the directory ociruntime below it."),
     ("USER", "Root of a user namespace counts as root, and not as a user, only if this is 'root'."),
 )
+LOG = (
+    "With --log-format json each line is an object with the keys level, msg and time; errors add those that apply of "
+    "code, step, pointer (JSON pointer of the field in config.json), call, errno, path, hint, line, column and "
+    "container_id. Below debug level a command that fails writes exactly one line to such a file, the error: its "
+    "warnings then go to stderr only. With --debug every line is written at once. The error also goes to stderr as one "
+    "line of text."
+)
 
 
 def escape(text: str) -> str:
@@ -92,9 +99,10 @@ def page(command: str, release: str) -> str:
         lines.append(f"{_bold(PROGRAM)} [global options] {_italic('COMMAND')} [options] [arguments]")
         lines.extend((".SH DESCRIPTION", escape(OVERVIEW), ".SH COMMANDS"))
         for other, row in COMMANDS.items():
-            words = f"{_bold(other)} {_italic(row[1])}" if row[1] else _bold(other)
-            lines.extend((".TP", words, escape(_sentence(row[0]))))
+            heading = f"{_bold(other)} {_italic(row[1])}" if row[1] else _bold(other)
+            lines.extend((".TP", heading, escape(_sentence(row[0]))))
         lines.extend((".SH GLOBAL OPTIONS", *_flags(GLOBAL)))
+        lines.extend((".SH LOG", escape(LOG)))
         lines.extend((".SH EXIT STATUS", *_pairs(EXIT_STATUS)))
         lines.extend((".SH ENVIRONMENT", *_pairs(ENVIRONMENT)))
         pages = [f".BR {PROGRAM}\\-{other} ({SECTION})," for other in COMMANDS]

@@ -2,12 +2,12 @@
 
 
 def commit() -> str:
-    """Return the revision this build was made from, "unknown" in a plain checkout."""
+    """Return the revision this build was made from (COMMIT of _build.py, which the build may write), or "unknown"."""
     try:
-        from ociruntime._build import COMMIT
+        build = __import__("ociruntime._build", None, None, ("COMMIT",))
     except ImportError:
         return "unknown"
-    return str(COMMIT)
+    return str(build.COMMIT)
 
 
 def libraries() -> "list[tuple[str, str]]":

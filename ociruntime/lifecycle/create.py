@@ -264,7 +264,8 @@ class _Creation:
         spaces, channel = self.spaces, self.channel
         cgroup_fd = self._cgroup_fd()
         joins = self._open_joins()
-        intermediate = bool(joins) or spaces.new_time
+        # An execve after clone would cost a user namespace's first process its capabilities: its ids are not mapped yet.
+        intermediate = bool(joins) or spaces.new_time or spaces.new("user")
         try:
             if intermediate:
                 self.pid, self.pidfd = spawn.spawn_init(channel, 0, preserve_fds=self.request.preserve_fds)

@@ -11,7 +11,7 @@ Source: runtime-spec runtime.md, "Lifecycle"; the reason for each place is besid
 
 from ociruntime import hooks, namespaces, process, sysctl
 from ociruntime.mounts import lower as mounts
-from ociruntime.plan import CLONE_NEWCGROUP, CLONE_NEWNET, KEEP_GROUPS, SYNC_HOOKS, SYNC_READY, FdSource, op
+from ociruntime.plan import CLONE_NEWCGROUP, CLONE_NEWNET, HOST_TREE, KEEP_GROUPS, RECURSIVE, SOURCE_NO_FOLLOW, SYNC_HOOKS, SYNC_READY, FdSource, op
 from ociruntime.seccomp import compile as seccomp
 
 TYPE_CHECKING = False
@@ -41,6 +41,20 @@ class Lowered:
         self.warnings = warnings
 
 
+def _open_inside(ops: "list[Op]") -> "list[Op]":
+    """Let the init process open bind sources itself, in its copy of the host's mounts: no fds to pass, mount ids in order.
+
+    Not for trees that stay peers of the host's mounts: those must come from the host's mount namespace.
+    """
+    for item in ops:
+        source = item.fd
+        if item.kind == "bind" and source is not None and source.kind == "tree" and item.flags & HOST_TREE:
+            item.fd = None
+            item.strings = (*item.strings[:2], source.path)
+            item.flags |= (RECURSIVE if source.recursive else 0) | (SOURCE_NO_FOLLOW if source.nofollow else 0)
+    return ops
+
+
 def lower(
     config: "dict[str, Any]",
     host: "Host",
@@ -68,6 +82,7 @@ def lower(
     ops: list[Op] = [op("cgroup_join", "/linux/cgroupsPath", fd=source) for source in cgroup.join_sources()]
     if spaces.unshare_cgroup:
         ops.append(op("unshare", "/linux/namespaces", args=(CLONE_NEWCGROUP,)))
+    ops.append(op("affinity"))
     ops += who.early
     if spaces.new("user"):
         ops.append(op("become_root", "/linux/uidMappings", flags=KEEP_GROUPS if spaces.deny_setgroups else 0))
@@ -78,7 +93,7 @@ def lower(
         ops.append(op("loopback_up"))
     ops += files.propagation
     ops += files.rootfs
-    ops += files.setup
+    ops += _open_inside(files.setup) if spaces.new("mount") and not spaces.has("user") else files.setup
     if any(section.get(kind) for kind in RUNTIME_HOOKS):
         ops.append(op("sync", "/hooks", args=(SYNC_HOOKS,)))
     if section.get("createContainer"):

@@ -1,9 +1,10 @@
 """Compile a seccomp section to classic BPF with libseccomp, through its Python binding. Cold path: see compile.py.
 
-Two parts, one after the other in one program:
-    stub       ours: a syscall newer than every one that the profile names gets ENOSYS, so that libraries fall back to
-               the older call as they would on an older kernel, instead of being told EPERM. One block per architecture.
-    libseccomp the rules themselves.
+One program of two parts:
+    prefix      ours, a block per architecture: a syscall newer than every one that the profile names gets ENOSYS, so
+                that libraries fall back to the older call as on an older kernel, instead of being told EPERM; and the
+                few syscalls with conditions that libseccomp gets wrong (conditions.py)
+    libseccomp  all the rules
 Source: runtime-spec config-linux.md, "Seccomp"; seccomp(2); seccomp_rule_add(3), seccomp_attr_set(3).
 """
 
@@ -21,19 +22,24 @@ from ociruntime.seccomp.compile import (
     MAX_INSTRUCTIONS,
     OPERATORS,
 )
+from ociruntime.seccomp.conditions import (
+    JMP_JA,
+    JMP_JEQ_K,
+    JMP_JGE_K,
+    JMP_JGT_K,
+    LD_W_ABS,
+    RET_K,
+    alternatives,
+    decide,
+    needs_care,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
-# classic BPF (linux/bpf_common.h)
-LD_W_ABS = 0x20
-JMP_JA = 0x05
-JMP_JEQ_K = 0x15
-JMP_JGT_K = 0x25
-JMP_JGE_K = 0x35
-RET_K = 0x06
+    from ociruntime.seccomp.conditions import Alternative, Instruction
 
 # struct seccomp_data
 OFFSET_NR = 0
@@ -64,7 +70,8 @@ def build(section: "dict[str, Any]") -> bytes:
     """
     binding = _binding()
     architectures = _architectures(binding, section)
-    code = _stub(binding, section, architectures) + _rules(binding, section, architectures)
+    rules, careful = _rules(binding, section, architectures)
+    code = _prefix(binding, section, architectures, careful) + rules
     count = len(code) // INSTRUCTION
     if count > MAX_INSTRUCTIONS:
         raise ConfigError(
@@ -132,80 +139,50 @@ def _architectures(binding: "Any", section: "dict[str, Any]") -> "list[int]":
     return result
 
 
-def _rules(binding: "Any", section: "dict[str, Any]", architectures: "list[int]") -> bytes:
+def _rules(
+    binding: "Any", section: "dict[str, Any]", architectures: "list[int]"
+) -> "tuple[bytes, dict[str, list[Alternative]]]":
+    """(libseccomp's program, {syscall: its alternatives} of those that conditions.py has to decide)."""
     default = action(section["defaultAction"], section.get("defaultErrnoRet"))
     syscalls = binding.SyscallFilter(_signed(default))
     syscalls.set_attr(ATTR_NNP, 0)  # no_new_privs is the config's own decision
     for token in architectures[1:]:
         _add_architecture(syscalls, section, token)
     known: dict[str, bool] = {}
-    compared: dict[tuple[str, int], _Compared] = {}
+    conditional: dict[str, list[Alternative]] = {}
+    unconditional: set[str] = set()
     rules = 0
     for i, rule in enumerate(section.get("syscalls") or ()):
         ret = action(rule["action"], rule.get("errnoRet"))
         if ret == default:
             continue  # libseccomp refuses a rule that changes nothing
-        alternatives = list(_alternatives(binding, rule.get("args") or ()))
+        lists = alternatives(rule.get("args") or [])
+        arguments = [[_argument(binding, condition) for condition in conditions] for conditions in lists]
         for j, name in enumerate(rule["names"]):
             if name not in known:
                 known[name] = binding.resolve_syscall(binding.Arch.NATIVE, name) != -1
             if not known[name]:
                 continue
-            for condition in rule.get("args") or ():
-                key = (name, condition["index"])
-                compared.setdefault(key, _Compared()).add(condition, f"{AT}/syscalls/{i}/names/{j}")
-            for conditions in alternatives:
-                _add_rule(syscalls, ret, name, conditions, f"{AT}/syscalls/{i}/names/{j}")
+            if lists[0]:
+                conditional.setdefault(name, []).extend([(ret, conditions) for conditions in lists])
+            else:
+                unconditional.add(name)
+            for argument in arguments:
+                _add_rule(syscalls, ret, name, argument, f"{AT}/syscalls/{i}/names/{j}")
                 rules += 1
     if rules > MANY_RULES:
         try:
             syscalls.set_attr(ATTR_OPTIMIZE, 2)
         except (OSError, RuntimeError):
             pass  # libseccomp before 2.5: a slower program, but the same
-    return _export(syscalls)
+    careful = {name: found for name, found in conditional.items() if name not in unconditional and needs_care(found)}
+    return _export(syscalls), careful
 
 
-class _Compared:
-    """The comparisons of one argument of one syscall, over all rules.
-
-    libseccomp (2.5.4 and others) merges alternatives into one tree of high and low halves, and loses its way where
-    "less than" meets values beyond 32 bits: the filter then lets through what no rule names. Rather no filter than a
-    wrong one. Profiles in use have no such values.
-    """
-
-    __slots__ = ("count", "large", "less")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.large = self.less = False
-
-    def add(self, condition: "dict[str, Any]", pointer: str) -> None:
-        self.count += 1
-        self.less |= condition["op"] in ("SCMP_CMP_LT", "SCMP_CMP_LE")
-        self.large |= condition["value"] >> 32 != 0
-        if self.count > 1 and self.less and self.large:
-            raise UnsupportedError(
-                "SCMP_CMP_LT or SCMP_CMP_LE as one of several conditions on an argument, with a value beyond 32 bits,",
-                "a libseccomp that does not confuse them",
-                pointer=pointer,
-                hint="allow the syscall with one condition on this argument, or use values of 32 bits",
-            )
-
-
-def _alternatives(binding: "Any", args: "Any") -> "Iterator[list[Any]]":
-    """The condition lists of a rule: any of them makes it match.
-
-    Conditions on different arguments all have to hold. As soon as one argument is named twice, each condition is an
-    alternative of its own: that is how the callers' profiles write "one of these values".
-    """
-    conditions = [
-        binding.Arg(c["index"], OPERATORS[c["op"]], c.get("value") or 0, c.get("valueTwo") or 0) for c in args
-    ]
-    if len({c["index"] for c in args}) == len(conditions):
-        yield conditions
-    else:
-        for condition in conditions:
-            yield [condition]
+def _argument(binding: "Any", condition: "dict[str, Any]") -> "Any":
+    return binding.Arg(
+        condition["index"], OPERATORS[condition["op"]], condition["value"], condition.get("valueTwo") or 0
+    )
 
 
 def _add_rule(syscalls: "Any", ret: int, name: str, conditions: "list[Any]", pointer: str) -> None:
@@ -253,21 +230,37 @@ def _export(syscalls: "Any") -> bytes:
         posix.close(fd)
 
 
-# ---- the stub
+# ---- what comes before libseccomp's program
 
 
-def _stub(binding: "Any", section: "dict[str, Any]", architectures: "list[int]") -> bytes:
-    """The ENOSYS blocks, or nothing where the default action makes them pointless."""
-    default = section["defaultAction"]
-    if default in PERMISSIVE or action(default, section.get("defaultErrnoRet")) == _enosys():
-        return b""
-
+def _prefix(
+    binding: "Any",
+    section: "dict[str, Any]",
+    architectures: "list[int]",
+    careful: "dict[str, list[Alternative]]",
+) -> bytes:
     def resolve(token: int, name: str) -> int:
         number: int = binding.resolve_syscall(_signed(token), name)
         return number
 
-    names = {name for rule in section.get("syscalls") or () for name in rule["names"]}
-    return stub(newest(resolve, names, architectures))
+    default = action(section["defaultAction"], section.get("defaultErrnoRet"))
+    last: dict[int, int] = {}
+    if section["defaultAction"] not in PERMISSIVE and default != _enosys():
+        names = {name for rule in section.get("syscalls") or () for name in rule["names"]}
+        last = newest(resolve, names, architectures)
+    decisions: dict[int, list[Instruction]] = {}
+    for token in architectures:
+        for name, rules in careful.items():
+            number = resolve(token, name)
+            # Where a call is one of several behind a common number (socketcall, ipc), its arguments are not there.
+            if number >= 0 and _name(binding, token, number) == name:
+                decisions.setdefault(token, []).extend(decide(number, rules, default))
+    return prefix(architectures, last, decisions)
+
+
+def _name(binding: "Any", token: int, number: int) -> str:
+    name = binding.resolve_syscall(_signed(token), number)
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def newest(resolve: "Callable[[int, str], int]", names: "set[str]", architectures: "list[int]") -> "dict[int, int]":
@@ -282,32 +275,32 @@ def newest(resolve: "Callable[[int, str], int]", names: "set[str]", architecture
     return result
 
 
-def stub(last: "dict[int, int]") -> bytes:
-    """The program start for {token: newest number}; what it lets through falls on to the instruction after it.
+def prefix(architectures: "list[int]", last: "dict[int, int]", decisions: "dict[int, list[Instruction]]") -> bytes:
+    """The program start: per architecture the ENOSYS stub above its newest number, then its decisions. What it lets
+    through falls on to the instruction after it.
 
     x32 shares its AUDIT_ARCH with x86_64, its numbers have bit 30 set. Where the filter has no x32, such numbers are
     left to libseccomp, which treats them as a foreign architecture; so is -1, which is no syscall at all.
     """
-    blocks = []
-    for token, number in last.items():
-        if token == X86_64:
-            blocks.append((token, [*_below(X32_BIT, number), *_x32(last)]))
-        elif token == ARM:
-            blocks.append((token, _below(ARM_PRIVATE, number)))
-        elif token == X32:
-            if X86_64 not in last:
-                blocks.append((X86_64, _x32(last)))
-        else:
-            blocks.append((token, _below(NO_SYSCALL, number)))
+    blocks: dict[int, list[Instruction]] = {}
+    for token in architectures:
+        body: list[Instruction] = []
+        if token in last:
+            limit = X32_BIT if token == X86_64 else ARM_PRIVATE if token == ARM else NO_SYSCALL
+            body += _below(limit, last[token])
+        body += decisions.get(token, ())
+        if body:
+            blocks.setdefault(X86_64 if token == X32 else token, []).extend(body)
     if not blocks:
         return b""
-    # Each block is left at its end by a jump over all that follows: 32 bits wide, so no number of blocks is too many.
-    code = [(LD_W_ABS, 0, 0, OFFSET_ARCH)]
-    rest = sum(len(body) + 3 for _, body in blocks)
-    for token, body in blocks:
-        rest -= len(body) + 3
+    # Jumps over and out of a block are of 32 bits: conditional ones reach 255 instructions.
+    code: list[Instruction] = [(LD_W_ABS, 0, 0, OFFSET_ARCH)]
+    rest = sum(len(body) + 4 for body in blocks.values())
+    for token, body in blocks.items():
+        rest -= len(body) + 4
         code += [
-            (JMP_JEQ_K, 0, len(body) + 2, token),
+            (JMP_JEQ_K, 1, 0, token),
+            (JMP_JA, 0, 0, len(body) + 2),
             (LD_W_ABS, 0, 0, OFFSET_NR),
             *body,
             (JMP_JA, 0, 0, rest),
@@ -319,10 +312,6 @@ def _enosys() -> int:
     return ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS
 
 
-def _below(limit: int, number: int) -> "list[tuple[int, int, int, int]]":
+def _below(limit: int, number: int) -> "list[Instruction]":
     """ENOSYS for a number (in the accumulator) above `number` and below `limit`; else on to the next instruction."""
     return [(JMP_JGE_K, 2, 0, limit), (JMP_JGT_K, 0, 1, number), (RET_K, 0, 0, _enosys())]
-
-
-def _x32(last: "dict[int, int]") -> "list[tuple[int, int, int, int]]":
-    return _below(NO_SYSCALL, last[X32]) if X32 in last else []

@@ -1,0 +1,1 @@
+"""What is remembered about containers, and what is true of them now."""

@@ -1,5 +1,6 @@
 import sys
 from types import ModuleType
+from typing import ClassVar
 
 import pytest
 
@@ -7,9 +8,9 @@ import pytest
 class FakeRuntime:
     """Stands in for the library: records what the commands ask of it."""
 
-    calls: list[tuple[object, ...]] = []
-    failure: BaseException | None = None
-    answers: dict[str, object] = {}
+    calls: ClassVar[list[tuple[object, ...]]] = []
+    failure: ClassVar[BaseException | None] = None
+    answers: ClassVar[dict[str, object]] = {}
 
     def __init__(self, root: str, **options: object) -> None:
         options.pop("log")

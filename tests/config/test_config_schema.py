@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ociruntime.config import explain, load, validate
+from ociruntime.config import load, validate
 from ociruntime.errors import ConfigError
 
 ABSENT = object()
@@ -15,9 +15,9 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 FULL = json.loads((DATA / "full-config.json").read_text())
 
 
-def changed(pointer: str, value: object) -> dict[str, Any]:
+def changed(pointer: str, value: Any) -> dict[str, Any]:
     """The full config with one member replaced, added or (ABSENT) taken out."""
-    document = copy.deepcopy(FULL)
+    document: dict[str, Any] = copy.deepcopy(FULL)
     parent: Any = document
     *path, last = [step.replace("~1", "/") for step in pointer.split("/")[1:]]
     for step in path:
@@ -32,14 +32,14 @@ def changed(pointer: str, value: object) -> dict[str, Any]:
     return document
 
 
-def refused(document: object, kind: str = "config") -> ConfigError:
+def refused(document: Any, kind: str = "config") -> ConfigError:
     data = json.dumps(document, indent=1).encode()
     with pytest.raises(ConfigError) as caught:
         validate.check(load.parse(data, "config.json"), data, "config.json", kind)
     return caught.value
 
 
-def accepted(document: object, kind: str = "config") -> None:
+def accepted(document: Any, kind: str = "config") -> None:
     data = json.dumps(document).encode()
     validate.check(load.parse(data, "config.json"), data, "config.json", kind)
 
@@ -123,14 +123,13 @@ def test_integer_range(pointer: str) -> None:
     low, high = INTEGERS[pointer]
     for fits in (low + 1, high - 1):
         accepted(changed(pointer, fits))
-    for value in (low, high):
+    for value, reason in ((low, f"{low} must be at least {low + 1}"), (high, f"{high} must be at most {high - 1}")):
         document = changed(pointer, value)
+        with pytest.raises(ConfigError) as caught:
+            validate.check(document, b"", "config.json")
+        assert (caught.value.pointer, caught.value.reason, caught.value.line) == (pointer, reason, 0)
         if not -(2**63) <= value < 2**64:
             assert "beyond 64 bits" in refused(document).reason
-        error = explain.all_errors(document, b"", "config.json")[0]
-        assert (error.pointer, error.reason[-20:].strip("-0123456789") != "") == (pointer, True)
-        with pytest.raises(ConfigError):
-            validate.check(document, b"", "config.json")
 
 
 @pytest.mark.parametrize("pointer", INTEGERS)
@@ -278,7 +277,8 @@ OPTIONAL = [
     "/process", "/hostname", "/domainname", "/mounts", "/hooks", "/annotations", "/linux", "/root/readonly",
     "/process/terminal", "/process/consoleSize", "/process/user", "/process/user/uid", "/process/user/gid",
     "/process/user/umask", "/process/env", "/process/capabilities", "/process/capabilities/ambient",
-    "/process/rlimits", "/process/oomScoreAdj", "/process/scheduler", "/process/ioPriority", "/process/ioPriority/priority",
+    "/process/rlimits", "/process/oomScoreAdj", "/process/scheduler", "/process/ioPriority",
+    "/process/ioPriority/priority",
     "/process/execCPUAffinity", "/mounts/1/type", "/mounts/1/source", "/mounts/1/options", "/hooks/prestart",
     "/hooks/createRuntime/0/args", "/hooks/createRuntime/0/env", "/hooks/createRuntime/0/timeout", "/linux/namespaces",
     "/linux/namespaces/1/path", "/linux/uidMappings", "/linux/timeOffsets/monotonic/secs", "/linux/devices",
@@ -307,14 +307,16 @@ CONTAINERS = [
     ("/process/capabilities/ambient", "an array"), ("/linux/namespaces", "an array"), ("/linux/devices", "an array"),
     ("/linux/netDevices", "an object"), ("/linux/netDevices/eth0", "an object"), ("/linux/timeOffsets", "an object"),
     ("/linux/sysctl", "an object"), (RES, "an object"), (f"{RES}/unified", "an object"), (f"{RES}/rdma", "an object"),
-    ("/linux/seccomp", "an object"), (RULE, "an object"), (f"{RULE}/names", "an array"), ("/linux/intelRdt", "an object"),
+    ("/linux/seccomp", "an object"), (RULE, "an object"), (f"{RULE}/names", "an array"),
+    ("/linux/intelRdt", "an object"),
     ("/linux/maskedPaths", "an array"), ("/linux/intelRdt/schemata", "an array"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("pointer", "kind"), CONTAINERS)
 def test_container_type(pointer: str, kind: str) -> None:
-    for value in ("x", 5, True, [] if kind == "an object" else {}):
+    values: list[Any] = ["x", 5, True, [] if kind == "an object" else {}]
+    for value in values:
         error = refused(changed(pointer, value))
         assert (error.pointer, error.reason.startswith(f"must be {kind}, not ")) == (pointer, True)
 
@@ -326,7 +328,8 @@ def test_container_type(pointer: str, kind: str) -> None:
      "/linux/intelRdt/enableMonitoring"],
 )  # fmt: skip
 def test_boolean_type(pointer: str) -> None:
-    for value in (0, 1, "true", [], 1.0):
+    values: list[Any] = [0, 1, "true", [], 1.0]
+    for value in values:
         error = refused(changed(pointer, value))
         assert error.pointer == pointer
         assert error.reason.startswith("must be true or false, not ")
@@ -342,7 +345,8 @@ def test_boolean_type(pointer: str) -> None:
      "/linux/intelRdt/l3CacheSchema", "/hooks/createRuntime/0/args/0"],
 )  # fmt: skip
 def test_string_type(pointer: str) -> None:
-    for value in (0, True, [], {}):
+    values: list[Any] = [0, True, [], {}]
+    for value in values:
         assert refused(changed(pointer, value)).pointer == pointer
 
 
@@ -398,7 +402,8 @@ def test_parts_of_config() -> None:
 
 
 def test_document_that_is_no_object() -> None:
-    for document in ([], "x", 5, True, None):
+    documents: list[Any] = [[], "x", 5, True, None]
+    for document in documents:
         error = refused(document)
         assert error.pointer == ""
         assert error.reason.startswith("must be an object, not ")

@@ -51,6 +51,7 @@ static const op_handler handlers[OP_COUNT] = {
     [OP_BECOME_ROOT] = op_become_root,
     [OP_NO_PDEATHSIG] = op_no_pdeathsig,
     [OP_CHECK_CWD] = op_check_cwd,
+    [OP_AFFINITY] = op_affinity,
 };
 
 const char *op_string(const struct child *c, const struct plan_op *op, int i)

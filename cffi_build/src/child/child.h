@@ -100,13 +100,17 @@ int op_mkdir(struct child *c, const struct plan_op *op);
 int op_mount(struct child *c, const struct plan_op *op); /* mount.c */
 int op_bind(struct child *c, const struct plan_op *op);
 int op_attr(struct child *c, const struct plan_op *op);
+int copy_up(struct child *c, int mount, const char *path); /* copyup.c */
 int op_mask(struct child *c, const struct plan_op *op); /* mask.c */
 int op_readonly(struct child *c, const struct plan_op *op);
+/* The kernel's 32-bit encoding of a device number, what mknod takes. */
+uint64_t device_number(uint32_t major, uint32_t minor);
 int op_device(struct child *c, const struct plan_op *op); /* devices.c */
 int op_device_bind(struct child *c, const struct plan_op *op);
 int op_symlink(struct child *c, const struct plan_op *op);
 int op_cgroup_join(struct child *c, const struct plan_op *op); /* settings.c */
 int op_unshare(struct child *c, const struct plan_op *op);
+int op_affinity(struct child *c, const struct plan_op *op);
 int op_setsid(struct child *c, const struct plan_op *op);
 int op_keyring(struct child *c, const struct plan_op *op);
 int op_loopback_up(struct child *c, const struct plan_op *op);

@@ -1,9 +1,8 @@
 /* Device nodes and links. Made as parent fd + last component, never through a symlink, then looked at again. */
 #include "child.h"
 
-static uint64_t make_dev(uint32_t major, uint32_t minor)
+uint64_t device_number(uint32_t major, uint32_t minor)
 {
-    /* the kernel's 32-bit "huge" encoding, what mknod takes */
     return (minor & 0xff) | ((uint64_t)major << 8) | ((uint64_t)(minor & ~0xffU) << 12);
 }
 
@@ -39,7 +38,7 @@ int op_device(struct child *c, const struct plan_op *op)
 
     if (parent < 0)
         return parent;
-    ret = SYS4(__NR_mknodat, parent, name, mode, make_dev(major, minor));
+    ret = SYS4(__NR_mknodat, parent, name, mode, device_number(major, minor));
     if (ret == 0 && (uid != 0 || gid != 0)) {
         call = "chown";
         ret = SYS5(__NR_fchownat, parent, name, uid, gid, AT_SYMLINK_NOFOLLOW);

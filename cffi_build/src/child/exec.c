@@ -113,10 +113,8 @@ static int executable(const char *path)
     long ret = sys_statx(AT_FDCWD, path, 0, STATX_TYPE, &st);
     if (ret < 0)
         return (int)ret;
-    if ((st.stx_mode & S_TYPE_MASK) == S_TYPE_DIR)
-        return -EISDIR;
     if ((st.stx_mode & S_TYPE_MASK) != S_TYPE_REG)
-        return -EACCES;
+        return -EACCES; /* what execve says of directories and nodes too */
     return (int)SYS4(__NR_faccessat2, AT_FDCWD, path, 1 /* X_OK */, AT_EACCESS);
 }
 

@@ -152,6 +152,8 @@ int op_mount(struct child *c, const struct plan_op *op)
         ret = set_attr((int)mnt, op->args[1], true);
     if (ret < 0)
         failed(c, "mount_setattr", path, ret);
+    if (ret == 0 && (op->flags & OPF_COPYUP))
+        ret = copy_up(c, (int)mnt, path);
     if (ret == 0) {
         ret = sys_move_mount((int)mnt, at);
         if (ret < 0)
@@ -167,10 +169,29 @@ int op_mount(struct child *c, const struct plan_op *op)
     return (int)ret;
 }
 
+/*
+ * The tree to bind. A user namespace's root could not reach every source, so there the parent opens them; otherwise it
+ * is done here, in our copy of the host's mounts, before any root change: then mount ids follow the config's order.
+ */
+static int source_tree(struct child *c, const struct plan_op *op)
+{
+    const char *source = op_string(c, op, 2);
+    unsigned int flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+    long tree;
+    if (op->fd >= 0)
+        return op_fd(c, op);
+    if (c->pivoted)
+        return failed(c, "open_tree", source, -EXDEV);
+    flags |= op->flags & OPF_RECURSIVE ? AT_RECURSIVE : 0;
+    flags |= op->flags & OPF_SOURCE_NO_FOLLOW ? AT_SYMLINK_NOFOLLOW : 0;
+    tree = sys_open_tree(AT_FDCWD, source, flags);
+    return tree < 0 ? failed(c, "open_tree", source, tree) : (int)tree;
+}
+
 int op_bind(struct child *c, const struct plan_op *op)
 {
     const char *path = op_string(c, op, 1);
-    int tree = op_fd(c, op);
+    int tree = source_tree(c, op);
     int at, ret = 0;
     const char *call = "mount_setattr";
 

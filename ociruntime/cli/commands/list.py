@@ -1,6 +1,7 @@
 """``list``."""
 
 from ociruntime.errors import OCIError, UsageError
+from ociruntime.log import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def run(options: "Options", arguments: "list[str]", context: "Context") -> int:
 
         if not StateRoot(root).exists():
             raise OCIError("no such file or directory", step="state", path=root)
-    entries = context.runtime().list()
+    # What is wrong with single entries belongs on stderr, whatever the log is.
+    entries = context.runtime(Log()).list()
     if options.flag("quiet"):
         return context.output("".join(f"{entry['id']}\n" for entry in entries))
     if form == "json":

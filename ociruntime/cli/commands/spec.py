@@ -18,17 +18,20 @@ def write_new(path: str, text: str) -> None:
         fd = posix.open(path, flags, 0o644)
     except FileExistsError as error:
         raise StepError(
-            "not overwritten", step="spec", path=path, errno=error.errno or 0, hint="remove it or choose another --bundle"
+            "not overwritten",
+            path=path,
+            errno=error.errno or 0,
+            hint="remove it or choose another --bundle",
         ) from None
     except OSError as error:
-        raise StepError("cannot write", step="spec", path=path, errno=error.errno or 0) from None
+        raise StepError("cannot write", path=path, errno=error.errno or 0) from None
     data = text.encode("ascii")
     try:
         while data:
             data = data[posix.write(fd, data) :]
     except OSError as error:
         posix.unlink(path)
-        raise StepError("cannot write", step="spec", path=path, errno=error.errno or 0) from None
+        raise StepError("cannot write", path=path, errno=error.errno or 0) from None
     finally:
         posix.close(fd)
 

@@ -1,25 +1,21 @@
 """The program's frame: exit status, who hears of an error, --version and --help."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
+
 from ociruntime.cli.main import main
 from ociruntime.cli.table import COMMANDS
 from ociruntime.errors import ConfigError, ExistsError, HookError, NotFoundError, StateError, StepError
 
-if TYPE_CHECKING:
-    from tests.cli.conftest import FakeRuntime
-
-    Fake = type[FakeRuntime]
-    Capture = pytest.CaptureFixture[str]
+Fake = Any  # conftest.FakeRuntime
+Capture = pytest.CaptureFixture[str]
 
 
 def test_no_command_prints_help(capfd: Capture) -> None:
@@ -158,7 +154,12 @@ def test_interrupt(fake: Fake, capfd: Capture) -> None:
 
 
 def test_log_is_open_before_anything_fails(tmp_path: Path, fake: Fake, capfd: Capture) -> None:
-    for words in (["nonsense"], ["create", "--nonsense"], ["--root", "/", "state", "x"], ["--rootless=x", "state", "x"]):
+    for words in (
+        ["nonsense"],
+        ["create", "--nonsense"],
+        ["--root", "/", "state", "x"],
+        ["--rootless=x", "state", "x"],
+    ):
         log = tmp_path / "log"
         assert main(["--log", str(log), *words]) != 0
         assert "level=error" in log.read_text()

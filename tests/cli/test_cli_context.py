@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from ociruntime.cli import context as module
 from ociruntime.cli.context import Context, absolute, prepare_user_root, user_root
 from ociruntime.cli.parser import parse_flags
@@ -91,7 +92,16 @@ def test_root_refused(word: str) -> None:
 
 @pytest.mark.parametrize(
     ("word", "value"),
-    [("auto", None), ("", None), ("true", True), ("1", True), ("T", True), ("TRUE", True), ("false", False), ("0", False)],
+    [
+        ("auto", None),
+        ("", None),
+        ("true", True),
+        ("1", True),
+        ("T", True),
+        ("TRUE", True),
+        ("false", False),
+        ("0", False),
+    ],
 )
 def test_rootless(word: str, value: bool | None) -> None:
     assert context(f"--rootless={word}").rootless() is value

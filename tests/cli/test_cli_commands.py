@@ -1,22 +1,18 @@
 """Each command: what it asks of the library, what it prints."""
 
-from __future__ import annotations
-
 import json
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
+
 from ociruntime.cli.commands.list import table
 from ociruntime.cli.main import main
 from ociruntime.errors import UnsupportedError
 
-if TYPE_CHECKING:
-    from tests.cli.conftest import FakeRuntime
-
-    Fake = type[FakeRuntime]
-    Capture = pytest.CaptureFixture[str]
+Fake = Any  # conftest.FakeRuntime
+Capture = pytest.CaptureFixture[str]
 
 NOTHING = {
     "pid_file": None,
@@ -104,7 +100,10 @@ def test_state(fake: Fake, capfd: Capture) -> None:
     fake.answers["state"] = {"ociVersion": "1.3.0", "id": "web", "pid": 0, "annotations": {"a": "ü"}}
     assert main(["--root=/r", "--criu", "/x", "state", "web"]) == 0
     out, err = capfd.readouterr()
-    assert out == '{\n  "ociVersion": "1.3.0",\n  "id": "web",\n  "pid": 0,\n  "annotations": {\n    "a": "\\u00fc"\n  }\n}\n'
+    assert (
+        out
+        == '{\n  "ociVersion": "1.3.0",\n  "id": "web",\n  "pid": 0,\n  "annotations": {\n    "a": "\\u00fc"\n  }\n}\n'
+    )
     assert err == ""
 
 
@@ -116,8 +115,8 @@ def test_criu_is_warned_about_where_it_meant_something(fake: Fake, capfd: Captur
 ENTRIES: list[dict[str, object]] = [
     {"ociVersion": "1.3.0", "id": "a", "pid": 12345, "status": "running", "bundle": "/b/a", "rootfs": "/b/a/r",
      "created": "2026-01-01T00:00:00.5Z", "owner": "root"},
-    {"ociVersion": "1.3.0", "id": "long-container-name", "pid": 0, "status": "stopped", "bundle": "/b", "rootfs": "/b/r",
-     "created": "2026-01-02T00:00:00Z", "owner": "#77"},
+    {"ociVersion": "1.3.0", "id": "long-container-name", "pid": 0, "status": "stopped", "bundle": "/b",
+     "rootfs": "/b/r", "created": "2026-01-02T00:00:00Z", "owner": "#77"},
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The grammar of the command line (row G1)."""
 
 import pytest
+
 from ociruntime.cli.parser import Options, parse_command, parse_flags
 from ociruntime.cli.table import COMMANDS, GLOBAL
 from ociruntime.errors import UsageError

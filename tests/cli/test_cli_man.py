@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from ociruntime.cli.man import escape, page, write_pages
 from ociruntime.cli.table import COMMANDS, GLOBAL
 

@@ -1,0 +1,198 @@
+"""linux.devices and what is always in /dev."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from integration.conftest import requires
+from integration.lib.container import Container
+from integration.lib.leaks import Leaks
+from integration.lib.probe import mounts
+
+DEFAULTS = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+
+
+def test_default_devices(container: Container) -> None:
+    """The six devices every container has: numbers, mode 0666, owner root [L9]."""
+    for reply in container.probe(*(f"stat /dev/{name}" for name in DEFAULTS)):
+        name = reply["path"].rpartition("/")[2]
+        assert reply["type"] == "c"
+        assert (reply["major"], reply["minor"]) == DEFAULTS[name]
+        assert (reply["mode"], reply["uid"], reply["gid"]) == (0o666, 0, 0)
+
+
+def test_default_devices_work(container: Container) -> None:
+    """They can be opened and do what they are for [L9, D1]."""
+    replies = container.probe(*(f"open /dev/{name} rw" for name in DEFAULTS if name != "tty"), "open /dev/ptmx rw")
+    assert [reply["errno"] for reply in replies] == [0] * 6
+
+
+def test_symlinks(container: Container) -> None:
+    """The links in /dev [L9]."""
+    for reply in container.probe(*(f"stat /dev/{name}" for name in LINKS)):
+        name = reply["path"].rpartition("/")[2]
+        assert reply["type"] == "l"
+        assert reply["target"].removeprefix("/dev/") == LINKS[name]
+
+
+def test_nothing_else_in_dev(container: Container) -> None:
+    """/dev holds the defaults and nothing of the host [L9]."""
+    names = set(container.probe("ls /dev")[0]["names"])
+    assert names - {"core", "console"} == set(DEFAULTS) | set(LINKS) | {"pts", "shm", "mqueue"}
+
+
+def test_listed_devices(container: Container) -> None:
+    """type, path, major, minor, fileMode, uid and gid are honoured; missing directories are made [L8]."""
+    container.bundle.linux(
+        devices=[
+            {"path": "/dev/sub/dir/chr", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640, "uid": 3, "gid": 4},
+            {"path": "/dev/blk", "type": "b", "major": 7, "minor": 200, "fileMode": 0o600},
+            {"path": "/dev/fifo", "type": "p", "fileMode": 0o622},
+            {"path": "/dev/unbuffered", "type": "u", "major": 1, "minor": 3},
+            {"path": "/other/place", "type": "c", "major": 1, "minor": 5},
+        ]
+    )
+    chr_, blk, fifo, unbuffered, other = container.probe(
+        "stat /dev/sub/dir/chr", "stat /dev/blk", "stat /dev/fifo", "stat /dev/unbuffered", "stat /other/place"
+    )
+    assert (chr_["type"], chr_["major"], chr_["minor"]) == ("c", 10, 229)
+    assert (chr_["mode"], chr_["uid"], chr_["gid"]) == (0o640, 3, 4)
+    assert (blk["type"], blk["major"], blk["minor"], blk["mode"]) == ("b", 7, 200, 0o600)
+    assert (fifo["type"], fifo["mode"]) == ("p", 0o622)
+    assert (unbuffered["type"], unbuffered["major"], unbuffered["minor"]) == ("c", 1, 3)
+    assert (other["type"], other["minor"]) == ("c", 5)
+
+
+def test_mode_does_not_depend_on_the_umask(container: Container) -> None:
+    """fileMode is exact, whatever the caller's umask [L8]."""
+    container.bundle.linux(devices=[{"path": "/dev/x", "type": "c", "major": 1, "minor": 5, "fileMode": 0o666}])
+    replies = container.probe("stat /dev/x", "stat /dev/null", preexec_fn=lambda: os.umask(0o077))
+    assert [reply["mode"] for reply in replies] == [0o666, 0o666]
+
+
+def test_default_mode(container: Container) -> None:
+    """Without fileMode, uid and gid: 0666, root, root [L8]."""
+    container.bundle.linux(devices=[{"path": "/dev/x", "type": "c", "major": 1, "minor": 5}])
+    stat = container.probe("stat /dev/x")[0]
+    assert (stat["mode"], stat["uid"], stat["gid"]) == (0o666, 0, 0)
+
+
+def test_type_bits_in_the_mode_are_stripped(container: Container) -> None:
+    """A fileMode with the bits of a file type in it is taken without them [L8]."""
+    container.bundle.linux(
+        devices=[{"path": "/dev/x", "type": "c", "major": 1, "minor": 5, "fileMode": 0o020660}]
+    )
+    stat = container.probe("stat /dev/x")[0]
+    assert (stat["type"], stat["mode"]) == ("c", 0o660)
+
+
+def test_user_entry_wins(container: Container) -> None:
+    """A listed device at a default path takes its place [L9]."""
+    container.bundle.linux(
+        devices=[{"path": "/dev/full", "type": "c", "major": 1, "minor": 7, "fileMode": 0o600, "uid": 5, "gid": 6}]
+    )
+    stat = container.probe("stat /dev/full")[0]
+    assert (stat["mode"], stat["uid"], stat["gid"]) == (0o600, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("device", "pointer"),
+    [
+        ({"path": "/dev/x", "type": "z", "major": 1, "minor": 3}, "/linux/devices/0/type"),
+        ({"path": "/dev/x", "major": 1, "minor": 3}, "/linux/devices/0"),
+        ({"type": "c", "major": 1, "minor": 3}, "/linux/devices/0"),
+        ({"path": "/dev/x", "type": "c"}, "/linux/devices/0"),
+        ({"path": "/dev/x", "type": "b", "major": 1}, "/linux/devices/0"),
+        ({"path": "dev/x", "type": "c", "major": 1, "minor": 3}, "/linux/devices/0/path"),
+    ],
+)
+def test_bad_devices(container: Container, leaks: Leaks, device: dict[str, Any], pointer: str) -> None:
+    """An unknown type, or a device without path, type or numbers, is refused [L8]."""
+    container.bundle.linux(devices=[device])
+    result = container.create(check=False)
+    assert result.code != 0
+    if container.runtime.ours:
+        assert pointer in result.error
+    leaks.check()
+
+
+@pytest.mark.parametrize("what", ["file", "other", "fifo", "symlink"])
+def test_existing_node_that_differs(container: Container, leaks: Leaks, what: str) -> None:
+    """Something else already at the path of a device is refused, and not touched [L8, X1]."""
+    path = container.bundle.rootfs / "place"
+    if what == "file":
+        path.write_text("mine")
+    elif what == "other":
+        os.mknod(path, 0o20644, os.makedev(1, 9))
+    elif what == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/probe")
+    before = os.lstat(path)
+    container.bundle.linux(devices=[{"path": "/place", "type": "c", "major": 1, "minor": 5}])
+    result = container.create(check=False)
+    after = os.lstat(path)
+    assert (before.st_mode, before.st_rdev, before.st_ino) == (after.st_mode, after.st_rdev, after.st_ino)
+    assert result.code != 0
+    if container.runtime.ours:
+        assert "/linux/devices/0" in result.error
+    leaks.check()
+
+
+def test_existing_node_that_is_right(container: Container) -> None:
+    """A node that is already there and is the right one is used [L8, L9]."""
+    os.mknod(container.bundle.rootfs / "place", 0o20600, os.makedev(1, 5))
+    container.bundle.linux(devices=[{"path": "/place", "type": "c", "major": 1, "minor": 5}])
+    stat = container.probe("stat /place")[0]
+    assert (stat["type"], stat["major"], stat["minor"]) == ("c", 1, 5)
+
+
+def test_without_a_dev_mount(container: Container) -> None:
+    """Without a mount on /dev the devices are made in the root file system [L9]."""
+    container.bundle.drop_mount("/dev")
+    null, link = container.probe("stat /dev/null", "stat /dev/fd")
+    assert (null["type"], null["major"], null["minor"]) == ("c", 1, 3)
+    assert link["target"] == "/proc/self/fd"
+    # and once more, with everything already there
+    assert container.probe("stat /dev/null")[0]["type"] == "c"
+
+
+def test_bound_dev_is_left_alone(container: Container, tmp_path: Any) -> None:
+    """When /dev is a bind mount, nothing is made in it [L8]."""
+    container.bundle.drop_mount("/dev")
+    (tmp_path / "only").write_text("x")
+    container.bundle.mount("/dev", str(tmp_path), "bind")
+    if container.runtime.name == "runc":
+        os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))  # it opens /dev/null for its own use
+    container.probe("report")
+    assert set(os.listdir(tmp_path)) - {"null"} == {"only"}
+
+
+def test_in_a_user_namespace(container: Container) -> None:
+    """In a user namespace, where nodes cannot be made, the host's devices are bound [L8]."""
+    requires("userns")
+    container.bundle.user_namespace()
+    null, report, opened = container.probe("stat /dev/null", "report", "open /dev/null rw")
+    assert (null["type"], null["major"], null["minor"]) == ("c", 1, 3)
+    assert opened["errno"] == 0
+    assert any(mount.point == "/dev/null" for mount in mounts(report["mountinfo"]))
+
+
+def test_the_hosts_devices_are_untouched(container: Container) -> None:
+    """Owner and mode of the host's devices stay as they are, also with /dev/null as stdio and another user [P9]."""
+    names = [f"/dev/{name}" for name in DEFAULTS]
+    before = [(os.stat(name).st_mode, os.stat(name).st_uid, os.stat(name).st_gid) for name in names]
+    container.bundle.process(user={"uid": 1000, "gid": 1000})
+    with open("/dev/null", "rb") as null:
+        container.report(stdin=null)
+    assert before == [(os.stat(name).st_mode, os.stat(name).st_uid, os.stat(name).st_gid) for name in names]

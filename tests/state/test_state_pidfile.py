@@ -1,0 +1,51 @@
+"""The pid file (row P1)."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ociruntime.errors import StepError
+from ociruntime.state import pidfile
+
+
+def test_written_without_newline(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    pidfile.write(str(path), 1234)
+    assert path.read_bytes() == b"1234"
+    pidfile.write(str(path), 5)
+    assert path.read_bytes() == b"5"
+    assert os.listdir(tmp_path) == ["pid"]
+
+
+def test_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pidfile.write("pid", 1)
+    assert os.listdir(tmp_path) == ["pid"]
+
+
+def test_leftover_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / ".pid").write_text("torn by a killed command")
+    pidfile.write(str(tmp_path / "pid"), 77)
+    assert (tmp_path / "pid").read_bytes() == b"77"
+    assert os.listdir(tmp_path) == ["pid"]
+
+
+def test_symlink_is_not_followed(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.write_text("untouched")
+    (tmp_path / ".pid").symlink_to(canary)
+    (tmp_path / "pid").symlink_to(canary)
+    pidfile.write(str(tmp_path / "pid"), 77)
+    assert canary.read_text() == "untouched"
+    assert not (tmp_path / "pid").is_symlink()
+
+
+def test_failures_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match="no such file or directory") as caught:
+        pidfile.write(str(tmp_path / "no" / "pid"), 1)
+    assert caught.value.path == str(tmp_path / "no" / "pid")
+    (tmp_path / "pid").mkdir()
+    with pytest.raises(StepError, match="is a directory"):
+        pidfile.write(str(tmp_path / "pid"), 1)
+    assert os.listdir(tmp_path) == ["pid"]

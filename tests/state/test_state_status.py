@@ -1,0 +1,146 @@
+"""The status is derived from processes, files and the freezer, never from a stored word (row S2)."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ociruntime.state import status
+from ociruntime.state.model import State
+from ociruntime.state.store import StateDir, StateRoot
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def directory(root: StateRoot) -> Iterator[StateDir]:
+    root.reserve("web").close()
+    with root.open("web") as opened:
+        yield opened
+
+
+def state_of(pid: int, **changes: object) -> State:
+    state = State("web", bundle="/b", phase="created", pid=pid, boot_id=status.boot_id())
+    state.start_time = status.process_stat(pid)[1]
+    for name, value in changes.items():
+        setattr(state, name, value)
+    return state
+
+
+def test_process_stat() -> None:
+    letter, started = status.process_stat(os.getpid())
+    assert letter in "RS"
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    assert started == int(fields[19])
+    assert status.process_stat(2**22 + 1) == ("", 0)
+
+
+def test_process_stat_with_a_nasty_name(child: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    program = tmp_path / "a) S 1 ("
+    program.symlink_to("/bin/sleep")
+    process = subprocess.Popen([str(program), "60"])
+    try:
+        letter, started = status.process_stat(process.pid)
+        assert letter in "RSD"
+        assert started >= status.process_stat(child.pid)[1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_boot_id() -> None:
+    assert status.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def test_running(child: subprocess.Popen[bytes], directory: StateDir) -> None:
+    assert status.derive(state_of(child.pid), directory) == ("running", child.pid)
+
+
+def test_created_while_the_fifo_is_there(child: subprocess.Popen[bytes], directory: StateDir) -> None:
+    directory.make_fifo(os.geteuid(), os.getegid())
+    assert status.derive(state_of(child.pid), directory) == ("created", child.pid)
+    directory.remove_fifo()
+    assert status.derive(state_of(child.pid), directory) == ("running", child.pid)
+
+
+def test_stopped_when_the_process_is_gone(child: subprocess.Popen[bytes], directory: StateDir) -> None:
+    state = state_of(child.pid)
+    directory.make_fifo(os.geteuid(), os.getegid())
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert status.process_stat(child.pid)[0] == "Z"
+    assert status.derive(state, directory) == ("stopped", 0)
+    child.wait()
+    assert status.derive(state, directory) == ("stopped", 0)
+
+
+def test_stopped_when_the_pid_belongs_to_another(child: subprocess.Popen[bytes], directory: StateDir) -> None:
+    state = state_of(child.pid)
+    state.start_time += 1
+    assert status.derive(state, directory) == ("stopped", 0)
+
+
+def test_stopped_after_a_reboot(child: subprocess.Popen[bytes], directory: StateDir) -> None:
+    assert status.derive(state_of(child.pid, boot_id="another"), directory) == ("stopped", 0)
+
+
+def test_creating_while_the_creator_holds_the_lock(root: StateRoot, child: subprocess.Popen[bytes]) -> None:
+    with root.reserve("web"), root.open("web") as directory:
+        assert status.derive(State("web", bundle="/b"), directory) == ("creating", 0)
+        assert status.derive(state_of(child.pid, phase="creating"), directory) == ("creating", child.pid)
+
+
+def test_an_abandoned_create_is_stopped(directory: StateDir, child: subprocess.Popen[bytes]) -> None:
+    assert status.derive(State("web", bundle="/b"), directory) == ("stopped", 0)
+    assert status.derive(state_of(child.pid, phase="creating"), directory) == ("creating", child.pid)
+
+
+def test_abandoned_is_seen_with_the_lock_held_too(directory: StateDir, root: StateRoot) -> None:
+    directory.lock()
+    assert status.derive(State("web", bundle="/b"), directory) == ("stopped", 0)
+    with root.open("web") as other:
+        assert other.busy()
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "frozen"),
+    [
+        ("cgroup.freeze", {"cgroup.freeze": "1\n"}, True),
+        ("cgroup.freeze", {"cgroup.freeze": "0\n"}, False),
+        ("cgroup.freeze", {}, False),
+        ("freezer.state", {"freezer.state": "FROZEN\n", "freezer.self_freezing": "1\n"}, True),
+        ("freezer.state", {"freezer.state": "FROZEN\n", "freezer.self_freezing": "0\n"}, False),
+        ("freezer.state", {"freezer.state": "FREEZING\n", "freezer.self_freezing": "1\n"}, False),
+        ("freezer.state", {"freezer.state": "THAWED\n", "freezer.self_freezing": "0\n"}, False),
+        ("freezer.state", {}, False),
+    ],
+)
+def test_paused(
+    name: str, files: dict[str, str], frozen: bool, tmp_path: Path, child: subprocess.Popen[bytes], directory: StateDir
+) -> None:
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
+    freezer = str(tmp_path / name)
+    assert status.frozen(freezer) is frozen
+    expected = "paused" if frozen else "running"
+    assert status.derive(state_of(child.pid, freezer=freezer), directory) == (expected, child.pid)
+
+
+def test_paused_even_if_init_is_dead(tmp_path: Path, directory: StateDir) -> None:
+    (tmp_path / "cgroup.freeze").write_text("1\n")
+    state = State("web", bundle="/b", phase="created", pid=2**22 + 1, freezer=str(tmp_path / "cgroup.freeze"))
+    assert status.derive(state, directory) == ("paused", 0)
+
+
+def test_no_freezer() -> None:
+    assert status.frozen("") is False
