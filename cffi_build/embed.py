@@ -35,7 +35,7 @@ LEFT_OUT = ("zlib", "pyexpat", "_elementtree", "readline", "_ctypes", "_ssl", "_
 CFLAGS = ["-O2", "-fno-pie", "-Wall", "-Wextra", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"]
 LDFLAGS = ["-no-pie", "-Wl,-z,relro,-z,now,-z,noexecstack", "-Wl,--hash-style=gnu", "-rdynamic"]
 
-SCRIPT = """#!{python} -I -S
+SCRIPT = """#!{python} -IS
 import os
 import signal
 import sys
@@ -84,7 +84,9 @@ def search_paths(library: "Path | None") -> "list[str]":
 
 def c_string(text: "str | Path") -> str:
     """A C string literal."""
-    return '"' + "".join(c if c.isalnum() or c in "/._-+" else "".join(f"\\{b:03o}" for b in c.encode()) for c in str(text)) + '"'
+    plain = "/._-+"
+    octal = (c if c.isalnum() or c in plain else "".join(f"\\{b:03o}" for b in c.encode()) for c in str(text))
+    return '"' + "".join(octal) + '"'
 
 
 def paths_header(output: Path, library: "Path | None") -> str:
@@ -122,13 +124,18 @@ class Linker:
         self.directory = directory
         self.output = output
         self.compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")[:1]
-        self.includes = [f"-I{directory}", f"-I{sysconfig.get_path('include')}", f"-I{sysconfig.get_path('platinclude')}"]
+        self.includes = [
+            f"-I{directory}",
+            f"-I{sysconfig.get_path('include')}",
+            f"-I{sysconfig.get_path('platinclude')}",
+        ]
         self.failures: list[str] = []
 
     def link(self, sources: "list[Path]", defines: "list[str]", libraries: "list[str]") -> bool:
-        """Compile and link; False (and a remembered message) if that does not work or does not start."""
+        """Compile and link; False (and a remembered message) if that does not work."""
         made = self.directory / "ociruntime"
-        command = [*self.compiler, *CFLAGS, *defines, *self.includes, "-o", str(made), *map(str, sources), *LDFLAGS, *libraries]
+        inputs = [*defines, *self.includes, *map(str, sources)]
+        command = [*self.compiler, *CFLAGS, *inputs, "-o", str(made), *LDFLAGS, *libraries]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
@@ -174,7 +181,9 @@ def build(output: Path, library: "Path | None", directory: Path) -> str:
                 [str(static), "-lm", "-ldl", "-lpthread", "-lutil"],
             ):
                 return f"static, trimmed, {count} frozen modules"
-        needed = shlex.split(f"{variables.get('MODLIBS', '')} {variables.get('LIBS', '')} {variables.get('SYSLIBS', '')}")
+        needed = [
+            word for name in ("MODLIBS", "LIBS", "SYSLIBS") for word in shlex.split(str(variables.get(name) or ""))
+        ]
         if linker.link(sources, [], [str(static), *needed]):
             return f"static, {count} frozen modules"
     shared = str(variables.get("LDLIBRARY", ""))

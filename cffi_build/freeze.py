@@ -97,7 +97,7 @@ def freeze(package: Path, output: Path) -> int:
         blob += bytes(-len(blob) % 16)
     (output / "frozen.bin").write_bytes(blob)
     (output / "frozen.S").write_text(
-        '    .section .rodata\n    .balign 16\n    .globl ociruntime_frozen_code\nociruntime_frozen_code:\n'
+        "    .section .rodata\n    .balign 16\n    .globl ociruntime_frozen_code\nociruntime_frozen_code:\n"
         f'    .incbin "{output / "frozen.bin"}"\n    .section .note.GNU-stack,"",%progbits\n'
     )
     (output / "frozen_table.c").write_text(

@@ -4,5 +4,11 @@ import sys
 
 from ociruntime.cli.main import main
 
+
+def script() -> int:
+    """Entry point of the console script."""
+    return main(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script())

@@ -12,17 +12,12 @@ from ociruntime.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Any
 
+    from ociruntime.host import Host
     from ociruntime.plan import Op
 
     Ranges = tuple[tuple[int, int, int], ...]
-
-    class HostFacts(Protocol):
-        """What this room asks of host.Host."""
-
-        euid: int
-
 
 # The order is the join order: the user namespace last, because entering it gives up the rights that joining the
 # others takes; those that only its owner may join are tried again after it (shim).
@@ -107,7 +102,7 @@ class Namespaces:
         return host_id(self.uid_ranges if kind == "uid" else self.gid_ranges, number) is not None
 
 
-def lower(config: "dict[str, Any]", host: "HostFacts") -> Namespaces:
+def lower(config: "dict[str, Any]", host: "Host") -> Namespaces:
     """Lower /linux/namespaces, /linux/uidMappings, /linux/gidMappings and /linux/timeOffsets.
 
     Raises ConfigError: a type twice or unknown, a path that is not absolute, a new user namespace without mappings,
@@ -143,7 +138,7 @@ def lower(config: "dict[str, Any]", host: "HostFacts") -> Namespaces:
     return result
 
 
-def _mappings(result: Namespaces, linux: "dict[str, Any]", pointers: "dict[str, str]", host: "HostFacts") -> None:
+def _mappings(result: Namespaces, linux: "dict[str, Any]", pointers: "dict[str, str]", host: "Host") -> None:
     uids = linux.get("uidMappings") or []
     gids = linux.get("gidMappings") or []
     if not result.has("user"):

@@ -25,9 +25,7 @@ def number(text: str) -> int:
     """
     value = _decimal(text)
     if value < 0:
-        name = text.upper()
-        if name.startswith("SIG"):
-            name = name[3:]
+        name = text.upper().removeprefix("SIG")
         value = NAMES.get(name, -1)
         if value < 0 and name[:5] == "RTMIN":
             value = RTMIN if len(name) == 5 else _offset(name, "+", RTMIN, 1)

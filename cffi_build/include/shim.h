@@ -111,12 +111,13 @@ enum op_kind {
 #define OPF_PLAIN_DIR 4    /* OP_MOUNT, OP_BIND: the destination must be an ordinary directory, no symlink (proc, sysfs) */
 #define OPF_NO_PIVOT 8     /* OP_PIVOT */
 #define OPF_RETRY 16       /* OP_CHDIR */
+#define OPF_IN_PROC 16     /* OP_BIND, OP_MOUNT: the destination is a file of /proc that may be covered */
 #define OPF_HOME 32        /* OP_ENVIRONMENT */
 #define OPF_KEEP_GROUPS 64 /* OP_CREDENTIALS, OP_BECOME_ROOT */
 #define OPF_NO_PROCESS 128 /* OP_EXEC */
 #define OPF_COPYUP 256     /* OP_MOUNT tmpfs: fill with what it hides */
 #define OPF_INHERIT_MODE 512 /* OP_MOUNT tmpfs: take mode, uid and gid of an existing destination */
-#define OPF_OPTIONAL 1024  /* OP_DEVICE, OP_SYMLINK: an existing right one is fine, wrong type is an error all the same */
+#define OPF_OPTIONAL 1024  /* OP_SYMLINK: whatever has the name already stays */
 #define OPF_PROCFS_SOURCE 2048 /* OP_BIND: the tree must be procfs (destination /proc) */
 #define OPF_HOST_TREE 4096 /* OP_BIND: make it a slave first (rootfsPropagation is not shared) */
 #define OPF_NO_FOLLOW 8192 /* OP_BIND, OP_MOUNT: do not follow a symlink at the destination */

@@ -20,6 +20,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/stat.h>
@@ -29,7 +30,7 @@
 #include "launcher_paths.h"
 
 #define MAIN_MODULE "ociruntime.cli.main"
-#define PACKAGE "ociruntime"
+#define PACKAGE     "ociruntime"
 #define EXIT_BROKEN 1
 
 /* frozen_table.c, written by freeze.py */
@@ -41,7 +42,7 @@ static Py_ssize_t n_inherited = -1;
 
 /* what import needs, looked up once */
 static struct {
-    PyObject *imp;           /* module _imp */
+    PyObject *imp; /* module _imp */
     PyObject *ModuleSpec;
     PyObject *find_and_load; /* importlib's own */
 } import_tools;
@@ -277,6 +278,26 @@ static PyObject *load_native(PyObject *name, const char *path)
  * frozen; builtin ones; and the few extension modules whose paths were fixed when the launcher was linked, which no
  * finder of the core would know. Everything else goes the ordinary way.
  */
+/*
+ * The signal module takes what _PySignal_Init() has prepared, which belongs to the second phase of initialisation.
+ * Without it the import would use null pointers.
+ */
+extern int _PySignal_Init(int install_handlers) __attribute__((weak));
+
+static bool prepare_signals(void)
+{
+    static bool prepared;
+
+    if (prepared)
+        return true;
+    prepared = true;
+    if (_PySignal_Init != NULL)
+        return _PySignal_Init(0) == 0;
+    PyObject *done = launcher_initialize_main(NULL, NULL);
+    Py_XDECREF(done);
+    return done != NULL;
+}
+
 static PyObject *launcher_find_and_load(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
     const char *name = n_args == 2 ? PyUnicode_AsUTF8(args[0]) : NULL;
@@ -303,6 +324,8 @@ static PyObject *launcher_find_and_load(PyObject *module, PyObject *const *args,
         if (parent == NULL)
             return NULL;
     }
+    if (strcmp(name, "_signal") == 0 && !prepare_signals())
+        return NULL;
     loaded = frozen ? load_frozen(args[0]) : load_native(args[0], path);
     if (loaded != NULL && parent != NULL && PyObject_SetAttrString(parent, dot + 1, loaded) < 0)
         Py_CLEAR(loaded);
@@ -310,8 +333,8 @@ static PyObject *launcher_find_and_load(PyObject *module, PyObject *const *args,
     return loaded;
 }
 
-static PyMethodDef find_and_load_method = {
-    "_find_and_load", (PyCFunction)(void (*)(void))launcher_find_and_load, METH_FASTCALL, NULL};
+static PyMethodDef find_and_load_method = { "_find_and_load", (PyCFunction)(void (*)(void))launcher_find_and_load,
+                                            METH_FASTCALL, NULL };
 
 static void install_import(void)
 {
@@ -331,13 +354,16 @@ static void install_import(void)
 }
 
 static PyMethodDef launcher_methods[] = {
-    {"initialize_main", launcher_initialize_main, METH_NOARGS,
-     "Complete the interpreter: standard library, site packages, codecs, standard streams. Repeating it is free."},
-    {NULL, NULL, 0, NULL},
+    { "initialize_main", launcher_initialize_main, METH_NOARGS,
+      "Complete the interpreter: standard library, site packages, codecs, standard streams. Repeating it is free." },
+    { NULL, NULL, 0, NULL },
 };
 
 static struct PyModuleDef launcher_module = {
-    PyModuleDef_HEAD_INIT, .m_name = "_ociruntime_launcher", .m_size = -1, .m_methods = launcher_methods,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_ociruntime_launcher",
+    .m_size = -1,
+    .m_methods = launcher_methods,
 };
 
 static PyObject *make_launcher_module(void)

@@ -85,8 +85,7 @@ class Cgroup:
     def prepare(self, host: "Host", resources: "dict[str, Any]") -> None:
         """Lower /linux/resources now, so that create() knows what it needs and a bad value fails before all else."""
         writes: list[CgroupWrite] = []
-        # Devices apart, many a container has no limit at all: then the modules that know them are not even loaded.
-        if any([value for name, value in resources.items() if name != "devices"]):
+        if _has_limits(resources):
             from ociruntime.cgroups import limits
 
             writes = self.lower(resources, RESOURCES)
@@ -256,7 +255,7 @@ class Cgroup:
         if self._lowered is not None and self._lowered[0] is resources:
             writes = self._lowered[1]
         else:
-            writes = self.lower(resources, pointer)
+            writes = self.lower(resources, pointer) if _has_limits(resources) else []
         if devices:
             self._apply_devices(resources, pointer)
         if writes:
@@ -336,10 +335,6 @@ class Cgroup:
         """Whether this very cgroup (not only an ancestor) is frozen."""
         raise NotImplementedError
 
-    def freezer_file(self) -> str:
-        """The file that says whether it is frozen: v1 freezer.state, v2 cgroup.freeze; "" if there is none."""
-        raise NotImplementedError
-
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory; 0 if that is not known."""
         return 0
@@ -403,11 +398,13 @@ class NoCgroup(Cgroup):
     def thaw(self) -> None:
         pass
 
-    def freezer_file(self) -> str:
-        return ""
-
     def frozen(self) -> bool:
         return False
+
+
+def _has_limits(resources: "dict[str, Any]") -> bool:
+    # Devices apart, many a container has no limit at all: then the modules that know them are not even loaded.
+    return any(value for name, value in resources.items() if name != "devices")
 
 
 def _try_rmdir(path: str) -> None:

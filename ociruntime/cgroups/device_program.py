@@ -37,7 +37,8 @@ _ACCESS = 3
 _MAJOR_REGISTER = 4
 _MINOR_REGISTER = 5
 
-_MAX_JUMP = 32767
+_MAX_JUMP = 32000
+_MAX_PER_EXCEPTION = 6
 _QUERY_TRIES = 3
 
 
@@ -52,6 +53,8 @@ def assemble(target: "Filter") -> bytes:
     faster than the number of tests (flat, the default list took it 0.3 ms instead of 0.1).
     Raises ConfigError for more rules than fit.
     """
+    if len(target.exceptions) * _MAX_PER_EXCEPTION > _MAX_JUMP:
+        raise ConfigError("too many device rules", pointer="/linux/resources/devices")
     groups: dict[str, dict[int, list[tuple[int, int]]]] = {}
     for (kind, major, minor), bits in target.exceptions.items():
         groups.setdefault(kind, {}).setdefault(major, []).append((minor, bits))
@@ -66,8 +69,6 @@ def assemble(target: "Filter") -> bytes:
         for major, entries in majors.items():
             _major_group(code, major, entries, target.default_allow)
         code.append(_instruction(_JUMP_NE_32, _KIND, offset=len(code) - end, immediate=_KINDS[kind]))
-    if len(code) > _MAX_JUMP:
-        raise ConfigError("too many device rules", pointer="/linux/resources/devices")
     code += [
         _instruction(_LOAD_WORD, _MINOR_REGISTER, _SCRATCH, _MINOR),
         _instruction(_LOAD_WORD, _MAJOR_REGISTER, _SCRATCH, _MAJOR),

@@ -72,9 +72,10 @@ def make(path: str, top: str, made: "list[str]") -> bool:
         except OSError as error:
             if error.errno == EEXIST:
                 return False
-            if error.errno != ENOENT or last or len(path) <= len(top):
+            parent = path[: path.rfind("/")]
+            if error.errno != ENOENT or last or len(parent) <= len(top):
                 raise
-            make(path[: path.rfind("/")], top, made)
+            make(parent, top, made)
         else:
             made.append(path)
             return True

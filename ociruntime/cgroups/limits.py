@@ -153,7 +153,8 @@ def _failure(write: CgroupWrite, error: OSError, directory: str) -> "StepError |
 def _missing(write: CgroupWrite, directory: str) -> UnsupportedError:
     """The file is not there: is it the controller, or only this kernel's lack of the feature?"""
     enabled = files.read_or_empty(directory + "/cgroup.controllers").split()
-    if files.exists(directory + "/cgroup.controllers") and write.controller.encode() not in enabled:
+    v2 = files.exists(directory + "/cgroup.controllers")
+    if v2 and write.controller != "cgroup" and write.controller.encode() not in enabled:
         parent = directory[: directory.rfind("/")]
         return UnsupportedError(
             f"'{write.file}'",

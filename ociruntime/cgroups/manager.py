@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from ociruntime.host import Host
 
 
-def choose(host: "Host", config: "dict[str, Any]", container_id: str, *, systemd: bool = False) -> "Cgroup":
-    """The cgroup for a new container: where it is going to be and what /linux/resources will write. Makes nothing.
+def choose(host: "Host", config: "dict[str, Any]", container_id: str, *, driver: str = "cgroupfs") -> "Cgroup":
+    """The cgroup for a new container (driver: "cgroupfs", "systemd" or "disabled"): where it is going to be and what /linux/resources will write. Makes nothing.
 
     Raises ConfigError for a bad cgroupsPath or limit, UnsupportedError for a limit whose controller this host lacks.
     """
-    if systemd:
+    if driver == "systemd":
         raise UnsupportedError(
             "--systemd-cgroup", "the systemd cgroup driver, which this version does not have", hint="use cgroupfs"
         )
@@ -29,8 +29,8 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str, *, systemd
     if resources is None:
         resources = {}
     cgroup: Cgroup
-    if host.cgroup_mode == "none":
-        if not host.rootless or cgroups_path:
+    if driver == "disabled" or host.cgroup_mode == "none":
+        if driver != "disabled" and (not host.rootless or cgroups_path):
             raise UnsupportedError(
                 "a container", "a mounted cgroup file system", hint="mount -t cgroup2 none /sys/fs/cgroup"
             )

@@ -53,7 +53,7 @@ class CgroupV1(Cgroup):
         unified = self._unified_controllers
         if self.mode == "hybrid" and not unified:
             # Only update comes here, without a Host: what is enabled for this cgroup is what can be written.
-            unified = tuple(files.read_or_empty(self.paths[""] + "/cgroup.controllers").decode().split())
+            unified = tuple(files.read_or_empty(self.paths.get("", "") + "/cgroup.controllers").decode().split())
         return limits_v1.writes(resources, self.paths, unified, pointer=pointer)
 
     def _made(self, directory: str, top: str) -> None:
@@ -201,11 +201,6 @@ class CgroupV1(Cgroup):
         except OSError as error:
             if error.errno not in (ENOENT, ENODEV):
                 raise StepError("cannot thaw the cgroup", step="cgroup", errno=error.errno or 0, path=path) from error
-
-    def freezer_file(self) -> str:
-        if "freezer" in self.paths:
-            return self.paths["freezer"] + "/freezer.state"
-        return self.paths[""] + "/cgroup.freeze" if "" in self.paths else ""
 
     def frozen(self) -> bool:
         directory = self._freezer()

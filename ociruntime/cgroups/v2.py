@@ -131,9 +131,6 @@ class CgroupV2(Cgroup):
     def thaw(self) -> None:
         set_freeze(self.paths[""], "0", False)
 
-    def freezer_file(self) -> str:
-        return self.paths[""] + "/cgroup.freeze"
-
     def frozen(self) -> bool:
         return frozen(self.paths[""])
 

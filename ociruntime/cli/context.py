@@ -144,7 +144,7 @@ class Context:
         return Runtime(
             self.root(),
             rootless="auto" if rootless is None else rootless,
-            systemd_cgroup=self.cgroup_manager() == "systemd",
+            cgroup_manager=self.cgroup_manager(),
             log=log or self.log,
         )
 

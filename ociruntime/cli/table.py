@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     Command = tuple[str, str, int, int, bool, tuple[Flag, ...], str]
 
 GLOBAL: "tuple[Flag, ...]" = (
-    ("root", "", "value", "DIR", "directory of the containers' state; default /run/ociruntime, for users "
-     "$XDG_RUNTIME_DIR/ociruntime"),
+    ("root", "", "value", "DIR",
+     "directory of the containers' state; default /run/ociruntime, for users $XDG_RUNTIME_DIR/ociruntime"),
     ("log", "", "value", "FILE", "append log lines to FILE instead of stderr"),
     ("log-format", "", "value", "FORMAT", "format of log lines: text (default) or json"),
     ("log-level", "", "value", "LEVEL", "least level that is logged: debug, info (default), warning or error"),
@@ -42,14 +42,18 @@ COMMANDS: "dict[str, Command]" = {
     "create": (
         "create a container", "ID", 1, 1, True,
         (*_CREATE, ("detach", "d", "bool", "", ""), ("no-subreaper", "", "bool", "", "")),
-        "Creates the container ID from a bundle and returns when its init process is ready; the program of config.json "
-        "does not run before 'start'. Changes to config.json have no effect afterwards.",
+        (
+            "Creates the container ID from a bundle and returns when its init process is ready; the program of "
+            "config.json does not run before 'start'. Changes to config.json have no effect afterwards."
+        ),
     ),
     "delete": (
         "delete a container", "ID", 1, 1, True,
         (("force", "f", "bool", "", "whatever its status: kill it first, and do not mind if it does not exist"),),
-        "Deletes a container that is stopped or was never started, with its cgroup and all that 'create' made. "
-        "A running or paused one is refused unless --force is given.",
+        (
+            "Deletes a container that is stopped or was never started, with its cgroup and all that 'create' made. "
+            "A running or paused one is refused unless --force is given."
+        ),
     ),
     "features": (
         "print what the runtime supports", "", 0, 0, True, (),
@@ -58,8 +62,10 @@ COMMANDS: "dict[str, Command]" = {
     "kill": (
         "send a signal to a container", "ID [SIGNAL]", 1, 2, True,
         (("all", "a", "bool", "", "send it to every process of the container; no error if none is left"),),
-        "Sends SIGNAL (default TERM) to the init process. SIGNAL is a name with or without SIG, or a number; "
-        "0 only probes. KILL ends every process of a container that has no PID namespace of its own.",
+        (
+            "Sends SIGNAL (default TERM) to the init process. SIGNAL is a name with or without SIG, or a number; "
+            "0 only probes. KILL ends every process of a container that has no PID namespace of its own."
+        ),
     ),
     "list": (
         "list containers", "", 0, 0, True,
@@ -77,8 +83,10 @@ COMMANDS: "dict[str, Command]" = {
             ("keep", "", "bool", "", "do not delete the container when its program has ended"),
             ("no-subreaper", "", "bool", "", "do not adopt processes that the container leaves behind"),
         ),
-        "Creates the container, starts it and, unless --detach is given, passes signals on, waits for its program, "
-        "deletes it and exits with the program's exit code (128 + N if signal N ended it).",
+        (
+            "Creates the container, starts it and, unless --detach is given, passes signals on, waits for its program, "
+            "deletes it and exits with the program's exit code (128 + N if signal N ended it)."
+        ),
     ),
     "spec": (
         "write a config.json to begin with", "", 0, 0, True,
@@ -95,7 +103,9 @@ COMMANDS: "dict[str, Command]" = {
     ),
     "state": (
         "print the state of a container", "ID", 1, 1, True, (),
-        "Prints the state of the OCI runtime specification as JSON, with the keys rootfs, created and owner added. "
-        "The status is creating, created, running, paused or stopped.",
+        (
+            "Prints the state of the OCI runtime specification as JSON, with the keys rootfs, created and owner added. "
+            "The status is creating, created, running, paused or stopped."
+        ),
     ),
 }  # fmt: skip

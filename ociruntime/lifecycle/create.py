@@ -106,7 +106,7 @@ def create(runtime: "Runtime", request: CreateRequest) -> Created:
     rootfs = _rootfs(config, request.bundle)
     _refuse_terminal(config)
     spaces = namespaces.lower(config, facts)
-    cgroup = manager.choose(facts, config, request.container_id, systemd=runtime.systemd_cgroup)
+    cgroup = manager.choose(facts, config, request.container_id, driver=runtime.cgroup_manager)
     undo = Undo()
     directory = runtime.states.reserve(request.container_id)
     undo.add("the container's directory", directory.remove)
@@ -246,7 +246,7 @@ class _Creation:
             freezer=self.cgroup.freezer_file(),
             namespaces={item["type"]: item.get("path") or "" for item in linux.get("namespaces") or ()},
             rootless=self.facts.rootless,
-            systemd=self.runtime.systemd_cgroup,
+            systemd=self.runtime.cgroup_manager == "systemd",
             private_pid_ns=self.spaces.new("pid"),
             annotations=self.config.get("annotations") or {},
             hooks=hooks.later(self.config),
@@ -340,6 +340,10 @@ class _Creation:
         self.pid, self.pidfd = message.value, message.fds[0]
         posix.close(intermediate_fd)
         posix.waitpid(intermediate, 0)
+        if self.spaces.joined("user"):
+            maps = [status.read_file(f"/proc/{self.pid}/{name}", 1 << 16) for name in ("uid_map", "gid_map")]
+            for text in namespaces.check_joined(self.spaces, *(text.decode("ascii") for text in maps)):
+                self.log.warning(text)
 
     def _boot_error(self, message: "Message") -> OCIError:
         pointer = "/linux/namespaces"

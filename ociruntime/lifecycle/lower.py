@@ -75,7 +75,16 @@ def lower(
     Raises ConfigError, UnsupportedError with the pointer of the field.
     """
     who = process.lower(config, host, keep_groups=spaces.deny_setgroups)
-    files = mounts.lower(config, host, spaces, bundle=bundle, cgroup_paths=cgroup.paths, root_id=root_id, no_pivot=no_pivot)
+    files = mounts.lower(
+        config,
+        host,
+        spaces,
+        bundle=bundle,
+        cgroup_paths=cgroup.paths,
+        no_pivot=no_pivot,
+        root_id=root_id,
+        selinux=bool((config.get("linux") or {}).get("mountLabel")) and process.selinux_enabled(),
+    )
     filters = seccomp.lower(config, host)
     section = config.get("hooks") or {}
 

@@ -26,17 +26,18 @@ class Runtime:
     """Operations on the containers of one state root.
 
     root: absolute path of the state root, made when first needed. rootless: True, False, or "auto" (by euid and user
-    namespace). systemd_cgroup: use the systemd cgroup driver. log: where warnings go (default: stderr).
+    namespace). cgroup_manager: "cgroupfs", "systemd", or "disabled" (the container stays in the caller's cgroups).
+    log: where warnings go (default: stderr).
     """
 
-    __slots__ = ("log", "rootless", "states", "systemd_cgroup")
+    __slots__ = ("cgroup_manager", "log", "rootless", "states")
 
     def __init__(
         self,
         root: str = "/run/ociruntime",
         *,
         rootless: "bool | str" = "auto",
-        systemd_cgroup: bool = False,
+        cgroup_manager: str = "cgroupfs",
         log: "Log | None" = None,
     ) -> None:
         if log is None:
@@ -46,7 +47,7 @@ class Runtime:
         self.log = log
         self.states = StateRoot(root)
         self.rootless: bool | None = None if rootless == "auto" else bool(rootless)
-        self.systemd_cgroup = systemd_cgroup
+        self.cgroup_manager = cgroup_manager
 
     def create(
         self,

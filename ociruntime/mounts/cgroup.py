@@ -14,20 +14,11 @@ from ociruntime.plan import FdSource
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Protocol
 
+    from ociruntime.host import Host
     from ociruntime.mounts.options import Options
     from ociruntime.namespaces import Namespaces
     from ociruntime.plan import Op
-
-    class CgroupFacts(Protocol):
-        """What this room asks of host.Host."""
-
-        in_userns: bool
-        cgroup_mode: str
-        cgroup_mounts: dict[str, str]
-        unified: str
-        own_cgroups: dict[str, str]
 
 
 NAMED = "name="
@@ -39,7 +30,7 @@ def lower(
     destination: str,
     at: str,
     namespaces: "Namespaces",
-    host: "CgroupFacts",
+    host: "Host",
     cgroup_paths: "Mapping[str, str]",
     bind_flags: int,
 ) -> "tuple[list[Op], list[Op]]":
@@ -55,9 +46,7 @@ def lower(
     return _v1(options, destination, at, namespaces, host, cgroup_paths, bind_flags)
 
 
-def _v2(
-    options: "Options", destination: str, at: str, namespaces: "Namespaces", host: "CgroupFacts", bind_flags: int
-) -> "Op":
+def _v2(options: "Options", destination: str, at: str, namespaces: "Namespaces", host: "Host", bind_flags: int) -> "Op":
     # cgroup2 can be mounted by whoever owns the cgroup namespace: a user namespace without one of its own does not
     if (namespaces.has("user") or host.in_userns) and not namespaces.has("cgroup"):
         return _bind(options, destination, at, host.unified, bind_flags, recursive=True)
@@ -69,7 +58,7 @@ def _v1(
     destination: str,
     at: str,
     namespaces: "Namespaces",
-    host: "CgroupFacts",
+    host: "Host",
     cgroup_paths: "Mapping[str, str]",
     bind_flags: int,
 ) -> "tuple[list[Op], list[Op]]":
@@ -121,9 +110,7 @@ def _v1(
     return ops + links, final
 
 
-def _own_directory(
-    mount_point: str, controllers: "list[str]", host: "CgroupFacts", cgroup_paths: "Mapping[str, str]"
-) -> str:
+def _own_directory(mount_point: str, controllers: "list[str]", host: "Host", cgroup_paths: "Mapping[str, str]") -> str:
     """The container's directory in a hierarchy; where it has none of its own, that of the runtime, which it is in."""
     for controller in controllers:
         if controller in cgroup_paths:

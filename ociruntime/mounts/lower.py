@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from ociruntime.mounts.cgroup import CgroupFacts
+    from ociruntime.host import Host
     from ociruntime.mounts.options import Options
     from ociruntime.namespaces import Namespaces
     from ociruntime.plan import Op
@@ -87,7 +87,17 @@ RDONLY = plan.MOUNT_ATTR_RDONLY
 class Mounts:
     """Ops by place (see the module), warnings (text with pointers), and whether there is a mount namespace."""
 
-    __slots__ = ("final", "masked", "mount_namespace", "pivot", "propagation", "readonly", "rootfs", "setup", "warnings")
+    __slots__ = (
+        "final",
+        "masked",
+        "mount_namespace",
+        "pivot",
+        "propagation",
+        "readonly",
+        "rootfs",
+        "setup",
+        "warnings",
+    )
 
     def __init__(self) -> None:
         self.propagation: list[Op] = []
@@ -117,7 +127,7 @@ class _Context:
         "result",
     )
 
-    def __init__(self, namespaces: "Namespaces", host: "CgroupFacts", bundle: str, is_dir: "IsDir") -> None:
+    def __init__(self, namespaces: "Namespaces", host: "Host", bundle: str, is_dir: "IsDir") -> None:
         self.namespaces = namespaces
         self.host = host
         self.bundle = bundle
@@ -132,7 +142,7 @@ class _Context:
 
 def lower(
     config: "dict[str, Any]",
-    host: "CgroupFacts",
+    host: "Host",
     namespaces: "Namespaces",
     *,
     bundle: str,
@@ -354,6 +364,8 @@ def _add_bind(
     first, second = (*propagation, 0, 0)[:2]
     if "dest-nofollow" in options.flags:
         flags |= plan.NO_FOLLOW
+    if destination in PROC_FILES:
+        flags |= plan.IN_PROC
     context.result.setup.append(
         plan.op(
             "bind",
@@ -380,6 +392,8 @@ def _new(context: _Context, mount: "dict[str, Any]", options: "Options", destina
         flags |= plan.COPYUP
     if "dest-nofollow" in options.flags:
         flags |= plan.NO_FOLLOW
+    if destination in PROC_FILES:
+        flags |= plan.IN_PROC
     if attributes & RDONLY:
         if kind not in KERNEL_TYPES:
             data.append(("ro", ""))

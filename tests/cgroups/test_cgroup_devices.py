@@ -1,4 +1,4 @@
-"""Device rules: folding, the v1 transition, the v2 program. Reference for all: how the kernel's v1 controller decides."""
+"""Device rules: folding, the v1 transition, the v2 program; all measured against the kernel's v1 controller."""
 
 import struct
 from typing import Any
@@ -37,7 +37,8 @@ def decide(filter_: Filter, kind: str, major: int, minor: int, access: int) -> b
 
 
 def test_nothing_said_means_the_default_list_only() -> None:
-    for resources in ({}, {"devices": None}, {"devices": []}, {"devices": [DENY_ALL]}):
+    empty: list[dict[str, Any]] = [{}, {"devices": None}, {"devices": []}, {"devices": [DENY_ALL]}]
+    for resources in empty:
         found = wanted(resources, "/r")
         assert (found.default_allow, found.exceptions) == (False, DEFAULT)
     assert decide(found, "c", 1, 3, READ | WRITE)
@@ -339,6 +340,6 @@ def test_a_denied_bit_spoils_the_whole_access() -> None:
 
 def test_program_size() -> None:
     assert len(assemble(fold(DENY_ALL))) // 8 == 30
-    many = Filter(False, {("c", n, m): READ for n in range(90) for m in range(90)})
+    many = Filter(False, {("c", n, m): READ for n in range(100) for m in range(100)})
     with pytest.raises(ConfigError, match="too many"):
         assemble(many)

@@ -22,7 +22,8 @@ def pairs(writes: "list[CgroupWrite]") -> "list[tuple[str, str]]":
     return [(write.file, write.value) for write in writes]
 
 
-TABLE: "list[tuple[dict[str, Any], list[tuple[str, str]], list[tuple[str, str]] | None]]" = [
+# fragment, writes on v1, writes on v2; None: that version cannot do it and says so.
+TABLE: "list[tuple[dict[str, Any], list[tuple[str, str]] | None, list[tuple[str, str]] | None]]" = [
     ({}, [], []),
     ({"memory": {}, "cpu": {}, "pids": {}, "blockIO": {}, "network": {}, "hugepageLimits": [], "rdma": {}}, [], []),
     # memory: B1, B2, B3
@@ -164,20 +165,17 @@ TABLE: "list[tuple[dict[str, Any], list[tuple[str, str]], list[tuple[str, str]] 
 
 @pytest.mark.parametrize(("fragment", "v1", "v2"), TABLE)
 def test_table(fragment: "dict[str, Any]", v1: Any, v2: Any) -> None:
-    for lower, available, expected in (
-        (lambda a: limits_v1.writes(fragment, a), ALL_V1, v1),
-        (lambda a: limits_v2.writes(fragment, a), ALL_V2, v2),
-    ):
+    for lower, available, expected in ((limits_v1.writes, ALL_V1, v1), (limits_v2.writes, ALL_V2, v2)):
         if expected is None:
             with pytest.raises(UnsupportedError) as caught:
-                lower(available)
+                lower(fragment, available)
             assert caught.value.pointer.startswith(f"{P}/")
             continue
-        assert pairs(lower(available)) == expected
+        assert pairs(lower(fragment, available)) == expected
         if expected and not any(file.startswith("cgroup.") for file, _value in expected):
             # Without any controller the same fragment is refused, and the field is named.
             with pytest.raises(UnsupportedError, match="does not offer") as caught:
-                lower(())
+                lower(fragment, ())
             assert caught.value.pointer.startswith(f"{P}/")
 
 
@@ -200,9 +198,9 @@ REFUSED: "list[tuple[dict[str, Any], str]]" = [
 
 @pytest.mark.parametrize(("fragment", "pointer"), REFUSED)
 def test_bad_values_are_refused_by_both_versions(fragment: "dict[str, Any]", pointer: str) -> None:
-    for lower in (lambda: limits_v1.writes(fragment, ALL_V1), lambda: limits_v2.writes(fragment, ALL_V2)):
+    for lower, available in ((limits_v1.writes, ALL_V1), (limits_v2.writes, ALL_V2)):
         with pytest.raises(ConfigError) as caught:
-            lower()
+            lower(fragment, available)
         assert caught.value.pointer == P + pointer
 
 
@@ -299,6 +297,8 @@ def test_missing_file_is_an_error_that_names_it(tree: Path) -> None:
         perform(tree, CgroupWrite("/p", "memory", "memory.max", "5"))
     with pytest.raises(UnsupportedError, match="kernel"):
         perform(tree, CgroupWrite("/p", "pids", "pids.other", "5"))
+    with pytest.raises(UnsupportedError, match="kernel"):
+        perform(tree, CgroupWrite("/p", "cgroup", "cgroup.other", "5"))
     perform(tree, CgroupWrite("/p", "memory", "memory.swap.max", "0", missing_ok=True))
     assert not (tree / "memory.swap.max").exists()
 

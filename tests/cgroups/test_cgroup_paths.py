@@ -91,7 +91,7 @@ def test_an_id_is_never_joined_unchecked(container_id: str) -> None:
 
 def test_systemd_is_refused_clearly() -> None:
     with pytest.raises(UnsupportedError, match="systemd cgroup driver"):
-        manager.choose(V1, {}, "id", systemd=True)
+        manager.choose(V1, {}, "id", driver="systemd")
 
 
 def test_without_any_cgroup_file_system() -> None:

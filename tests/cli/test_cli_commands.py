@@ -29,7 +29,7 @@ def test_create(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.chdir(tmp_path)
     assert main(["--root", "state", "create", "web"]) == 0
     assert fake.calls == [
-        ("init", f"{tmp_path}/state", {"rootless": "auto", "systemd_cgroup": False}),
+        ("init", f"{tmp_path}/state", {"rootless": "auto", "cgroup_manager": "cgroupfs"}),
         ("create", str(tmp_path), "web", NOTHING),
     ]
     fake.calls.clear()
@@ -43,7 +43,7 @@ def test_create(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
         "pidfd_socket": "/q",
     }
     assert fake.calls == [
-        ("init", "/r", {"rootless": True, "systemd_cgroup": True}),
+        ("init", "/r", {"rootless": True, "cgroup_manager": "systemd"}),
         ("create", f"{tmp_path}/b/c", "web", NOTHING | given),
     ]
     assert capfd.readouterr() == ("", "")

@@ -58,7 +58,8 @@ def test_the_first_one_is_raised() -> None:
     with pytest.raises(ConfigError) as caught:
         validate.check(load.parse(data, "c.json"), data, "c.json")
     assert str(caught.value) == (
-        "line 4 column 14: /process/args: 'c.json': is required (hint: there is 'arg', which is not known: a misspelling?)"
+        "line 4 column 14: /process/args: 'c.json': is required "
+        "(hint: there is 'arg', which is not known: a misspelling?)"
     )
 
 

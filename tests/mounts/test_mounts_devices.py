@@ -59,7 +59,10 @@ def test_ptmx_only_with_a_devpts() -> None:
             node("/dev/a", BLK | 0o600, 8, 1048575),
         ),
         # the type in fileMode is not the type of the device
-        ({"type": "c", "path": "/dev/a", "major": 1, "minor": 1, "fileMode": 0o100640}, node("/dev/a", CHR | 0o640, 1, 1)),
+        (
+            {"type": "c", "path": "/dev/a", "major": 1, "minor": 1, "fileMode": 0o100640},
+            node("/dev/a", CHR | 0o640, 1, 1),
+        ),
         ({"type": "c", "path": "/dev/a", "major": 1, "minor": 1, "fileMode": 0}, node("/dev/a", CHR, 1, 1)),
         ({"type": "p", "path": "/dev/a"}, node("/dev/a", FIFO | 0o666, 0, 0)),
         ({"type": "p", "path": "/dev/a", "major": 8, "minor": 666}, node("/dev/a", FIFO | 0o666, 0, 0)),
@@ -128,7 +131,9 @@ def test_ptmx_of_the_config_gives_way_to_the_containers_devpts() -> None:
 
 
 def test_in_a_user_namespace_nodes_are_bound_and_fifos_made() -> None:
-    ops = run([{"type": "p", "path": "/dev/pipe"}, {"type": "b", "path": "/dev/sda", "major": 8, "minor": 0}], by_bind=True)
+    ops = run(
+        [{"type": "p", "path": "/dev/pipe"}, {"type": "b", "path": "/dev/sda", "major": 8, "minor": 0}], by_bind=True
+    )
     assert ops[0].kind == "device"
     assert ops[1] == node("/dev/sda", BLK | 0o666, 8, 0, "/linux/devices/1", kind="device_bind")
     assert [entry.kind for entry in ops[2:8]] == ["device_bind"] * 6

@@ -22,6 +22,7 @@ from ociruntime.plan import (
     MS_SHARED,
     MS_SLAVE,
     MS_UNBINDABLE,
+    NO_BIND,
     NO_FOLLOW,
     NO_PIVOT,
     PLAIN_DIR,
@@ -51,7 +52,7 @@ def whole(config: Any) -> Mounts:
 
 
 def words(ops: list[Op]) -> list[str]:
-    return [f"{entry.kind} {entry.strings[0]}" for entry in ops]
+    return [f"{entry.kind} {entry.strings[0]!s}" for entry in ops]
 
 
 def test_golden_default_config() -> None:
@@ -212,7 +213,9 @@ def test_new_file_systems(
         ({"destination": "/dev", "source": "/dev", "options": ["bind", "ro", "nosuid"]}, 2),
     ],
 )
-def test_mount_points_are_made_inside_before_it_is_read_only(lowered: Lower, entry: dict[str, Any], at_once: int) -> None:
+def test_mount_points_are_made_inside_before_it_is_read_only(
+    lowered: Lower, entry: dict[str, Any], at_once: int
+) -> None:
     result = lowered({"mounts": [entry], "root": {"path": "rootfs", "readonly": True}})
     place = entry["destination"].rstrip("/")
     assert result.setup[0].args[0] == at_once
@@ -306,7 +309,9 @@ def test_a_bind_over_proc_must_be_procfs(lowered: Lower) -> None:
         ),
     ],
 )
-def test_refused_mounts(lowered: Lower, entry: dict[str, Any], error: type[OCIError], pointer: str, number: int) -> None:
+def test_refused_mounts(
+    lowered: Lower, entry: dict[str, Any], error: type[OCIError], pointer: str, number: int
+) -> None:
     with pytest.raises(error) as caught:
         lowered({"mounts": [{"destination": "/a", "type": "tmpfs"}, {"destination": "/d", **entry}]})
     assert caught.value.pointer == f"/mounts/1/{pointer}"
@@ -376,8 +381,9 @@ def test_the_rootfs(lowered: Lower) -> None:
 def test_without_a_mount_namespace(lowered: Lower) -> None:
     result = lowered({"mounts": [{"destination": "/proc", "type": "proc"}]}, kinds=())
     assert not result.mount_namespace
-    assert (result.propagation, result.pivot) == ([], [])
-    assert result.rootfs == [op("chroot", "/root/path", strings=("/bundle/rootfs",))]
+    assert result.propagation == []
+    assert result.rootfs == [op("rootfs", "/root/path", strings=("/bundle/rootfs",), args=(0, 0), flags=NO_BIND)]
+    assert result.pivot == [op("chroot", "/root/path", strings=("/bundle/rootfs",))]
     assert len(result.warnings) == 1
     assert result.warnings[0].startswith("/mounts: ")
 
@@ -458,7 +464,9 @@ def test_ids_of_options_must_be_mapped(lowered: Lower, kind: str, option: str) -
 
 def test_mount_label(lowered: Lower) -> None:
     label = "system_u:object_r:container_file_t:s0:c1,c2"
-    entries = [{"destination": f"/{kind}", "type": kind} for kind in ("tmpfs", "ext4", "proc", "sysfs", "mqueue")]
+    entries: list[dict[str, Any]] = [
+        {"destination": f"/{kind}", "type": kind} for kind in ("tmpfs", "ext4", "proc", "sysfs", "mqueue")
+    ]
     entries.append({"destination": "/own", "type": "tmpfs", "options": ["context=x"]})
     config = {"mounts": entries, "linux": {"mountLabel": label}}
     data = [each.strings[3] for each in lowered(config, selinux=True).setup[:6]]

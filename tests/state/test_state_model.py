@@ -52,7 +52,8 @@ def test_defaults() -> None:
 
 def test_report_keys_and_order() -> None:
     report = full().report("running", 1234)
-    assert list(report) == "ociVersion id pid status bundle rootfs created annotations owner".split()
+    keys = ["ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations", "owner"]
+    assert list(report) == keys
     assert report["owner"] == ""
     assert "annotations" not in State("web", bundle="/b").report("stopped", 0)
 

@@ -157,7 +157,7 @@ def test_one_process_wins(root: StateRoot) -> None:
                 os._exit(0)
             except ExistsError:
                 os._exit(1)
-            except BaseException:
+            except Exception:
                 os._exit(2)
         pids.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
@@ -418,7 +418,7 @@ def test_create_during_delete_and_back(root: StateRoot) -> None:
                     directory.save(State("web", bundle="/b"))
             except StateError:
                 pass
-            except BaseException as error:
+            except Exception as error:
                 failures.append(error)
             try:
                 with root.open("web") as directory:
@@ -426,7 +426,7 @@ def test_create_during_delete_and_back(root: StateRoot) -> None:
                     directory.remove()
             except StateError:
                 pass
-            except BaseException as error:
+            except Exception as error:
                 failures.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(6)]

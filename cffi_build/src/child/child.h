@@ -52,6 +52,7 @@ void warn(struct child *c, const char *call, const char *object, long error);
 
 /* memory.c */
 void *memcpy(void *to, const void *from, size_t size);
+void *memmove(void *to, const void *from, size_t size);
 void *memset(void *to, int byte, size_t size);
 int memcmp(const void *a, const void *b, size_t size);
 size_t length(const char *s);

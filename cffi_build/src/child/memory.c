@@ -1,46 +1,8 @@
-/* Strings and memory without a libc. memcpy and its kin are here because the compiler may call them. */
+/* Strings and memory without a libc. */
 #include "child.h"
 
 #include <linux/mman.h>
 
-void *memmove(void *to, const void *from, size_t size);
-
-__attribute__((optimize("no-tree-loop-distribute-patterns"))) void *memcpy(void *to, const void *from, size_t size)
-{
-    char *t = to;
-    const char *f = from;
-    while (size--)
-        *t++ = *f++;
-    return to;
-}
-
-__attribute__((optimize("no-tree-loop-distribute-patterns"))) void *memmove(void *to, const void *from, size_t size)
-{
-    char *t = to;
-    const char *f = from;
-    if (t < f)
-        return memcpy(to, from, size);
-    while (size--)
-        t[size] = f[size];
-    return to;
-}
-
-__attribute__((optimize("no-tree-loop-distribute-patterns"))) void *memset(void *to, int byte, size_t size)
-{
-    char *t = to;
-    while (size--)
-        *t++ = (char)byte;
-    return to;
-}
-
-int memcmp(const void *a, const void *b, size_t size)
-{
-    const unsigned char *x = a, *y = b;
-    for (; size--; x++, y++)
-        if (*x != *y)
-            return *x - *y;
-    return 0;
-}
 
 size_t length(const char *s)
 {

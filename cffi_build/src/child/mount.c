@@ -52,17 +52,25 @@ static int plain_dir(struct child *c, const char *path)
     return failed(c, "ordinary directory", path, -ELOOP);
 }
 
-static int target(struct child *c, const struct plan_op *op, const char *path)
+static int any_target(struct child *c, const struct plan_op *op, const char *path)
 {
-    int fd;
-    if (op->flags & OPF_PLAIN_DIR)
-        return plain_dir(c, path);
     if (op->flags & OPF_NO_FOLLOW) {
-        fd = open_in(c->root, path, O_PATH | O_NOFOLLOW, RESOLVE_CONTAINER);
+        int fd = open_in(c->root, path, O_PATH | O_NOFOLLOW, RESOLVE_CONTAINER);
         if (fd != -ENOENT)
             return fd < 0 ? failed(c, "openat2", path, fd) : fd;
     }
     return op->flags & OPF_FILE ? make_file(c, path) : make_dir(c, path, 0755);
+}
+
+static int target(struct child *c, const struct plan_op *op, const char *path)
+{
+    int fd = op->flags & OPF_PLAIN_DIR ? plain_dir(c, path) : any_target(c, op, path);
+    /* The config's path was looked at already; where the image's symlinks have led to, only here (CVE-2019-16884). */
+    if (fd >= 0 && !(op->flags & (OPF_PLAIN_DIR | OPF_IN_PROC)) && file_system(fd) == PROC_SUPER_MAGIC) {
+        sys_close(fd);
+        return failed(c, "inside procfs", path, -EPERM);
+    }
+    return fd;
 }
 
 static int fs_options(struct child *c, int fs, const struct plan_op *op)
@@ -205,10 +213,11 @@ int op_bind(struct child *c, const struct plan_op *op)
         struct mount_attr slave = { .propagation = 1 << 19 };
         ret = (int)sys_mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &slave);
     }
-    if (ret == 0)
-        ret = set_attr(tree, op->args[0], false);
+    /* the whole tree first: what is said of this mount alone wins ("rro,rw") */
     if (ret == 0)
         ret = set_attr(tree, op->args[1], true);
+    if (ret == 0)
+        ret = set_attr(tree, op->args[0], false);
     if (ret < 0) {
         sys_close(tree);
         return failed(c, call, path, ret);

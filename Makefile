@@ -1,0 +1,131 @@
+# make demo          see a container run (installs what is missing: apt-get, then pip into .venv)
+# make test          unit and integration tests
+# make install       the command and its library, PREFIX=/usr/local
+# README.md has the rest.
+
+PYTHON ?= /usr/bin/python3
+PREFIX ?= /usr/local
+DESTDIR ?=
+BINDIR = $(PREFIX)/bin
+LIBRARY = $(PREFIX)/lib/ociruntime
+MANDIR = $(PREFIX)/share/man
+OCI_RUNTIME ?= $(CURDIR)/build/ociruntime
+export OCI_RUNTIME
+
+VENV = .venv
+PY = $(VENV)/bin/python
+STAMPS = build/stamps
+
+PYTHON_SOURCES := $(shell find ociruntime -name '*.py' -not -name '_generated.py' -not -name '_schema.py')
+C_SOURCES := $(shell find cffi_build -name '*.c' -o -name '*.h')
+C_FORMATTED = $(filter-out %/shim.h,$(C_SOURCES))
+C_INCLUDES = -Icffi_build/include -Icffi_build/src/parent -Icffi_build/src/child -Ibuild/launcher \
+    $(shell $(PYTHON)-config --includes 2>/dev/null)
+GENERATED = ociruntime/config/_generated.py
+
+.DELETE_ON_ERROR:
+.PHONY: all dev build fmt lint type unit cunit integration check test demo bench conformance install uninstall man clean
+
+all: build
+
+# ---- tools ----
+
+$(STAMPS)/system-%: integration/setup.sh
+	@mkdir -p $(STAMPS)
+	integration/setup.sh $*
+	@touch $@
+
+$(STAMPS)/venv: $(STAMPS)/system-build
+	test -x $(PY) || $(PYTHON) -m venv --system-site-packages $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade $$($(PY) integration/requirements.py build)
+	@touch $@
+
+$(STAMPS)/venv-dev: $(STAMPS)/venv setup.py
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade $$($(PY) integration/requirements.py dev)
+	@touch $@
+
+dev: $(STAMPS)/venv-dev $(STAMPS)/system-test $(STAMPS)/system-check build
+
+# ---- build ----
+
+$(GENERATED): spec/generate_validator.py $(wildcard spec/*.schema.json) | $(STAMPS)/venv
+	$(PY) spec/generate_validator.py $@
+
+$(STAMPS)/native: $(C_SOURCES) cffi_build/build_shim.py cffi_build/build_init.py $(STAMPS)/venv
+	$(PY) cffi_build/build_shim.py
+	@touch $@
+
+build/ociruntime: $(STAMPS)/native $(GENERATED) $(PYTHON_SOURCES) cffi_build/embed.py cffi_build/freeze.py
+	$(PY) cffi_build/embed.py --output $@
+
+build: build/ociruntime
+
+# ---- checks ----
+
+fmt: $(STAMPS)/venv-dev $(STAMPS)/system-check
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
+	clang-format -i $(C_FORMATTED)
+
+lint: $(STAMPS)/venv-dev $(STAMPS)/system-check build
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	clang-format --dry-run --Werror $(C_FORMATTED)
+	clang-tidy --quiet $(filter-out %.h,$(C_SOURCES)) -- -std=gnu11 $(C_INCLUDES) 2>build/clang-tidy.log
+
+type: $(STAMPS)/venv-dev build
+	$(VENV)/bin/mypy
+
+unit: $(STAMPS)/venv-dev build
+	$(VENV)/bin/pytest -q tests
+
+cunit: build
+	@if [ -f tests/c/Makefile ]; then $(MAKE) -C tests/c; else echo 'no C unit tests'; fi
+
+integration: $(STAMPS)/venv-dev $(STAMPS)/system-test build
+	$(VENV)/bin/pytest -q integration
+
+check: lint type unit cunit
+
+test: $(STAMPS)/venv-dev $(STAMPS)/system-test build cunit
+	$(VENV)/bin/pytest -q tests integration
+
+# ---- to look at ----
+
+demo: $(STAMPS)/system-demo build
+	$(PY) integration/demo/demo.py
+
+bench: $(STAMPS)/system-test build
+	$(PY) integration/bench/bench.py $(BENCH)
+
+conformance: $(STAMPS)/system-demo
+	$(PYTHON) integration/conformance/run.py $(CONFORMANCE)
+
+# ---- installation ----
+
+build/site: $(STAMPS)/venv
+	rm -rf $@
+	$(PY) -m pip install --quiet --disable-pip-version-check --target $@ $$($(PY) integration/requirements.py run)
+	@touch $@
+
+man: build
+	$(PY) -m ociruntime.cli.man build/man >/dev/null
+
+install: build build/site man
+	rm -rf '$(DESTDIR)$(LIBRARY)'
+	mkdir -p '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(MANDIR)/man8'
+	$(PY) cffi_build/embed.py --output build/install/ociruntime --library '$(LIBRARY)'
+	install -m 755 build/install/ociruntime '$(DESTDIR)$(BINDIR)/ociruntime'
+	find ociruntime \( -name '*.py' -o -name 'py.typed' -o -name '*.pyi' -o -name '_native*.so' \) \
+	    -exec install -D -m 644 '{}' '$(DESTDIR)$(LIBRARY)/{}' ';'
+	cp -R build/site '$(DESTDIR)$(LIBRARY)/site'
+	chmod -R u=rwX,go=rX '$(DESTDIR)$(LIBRARY)'
+	install -m 644 build/man/*.8 '$(DESTDIR)$(MANDIR)/man8/'
+
+uninstall:
+	rm -rf '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(BINDIR)/ociruntime' '$(DESTDIR)$(MANDIR)'/man8/ociruntime*.8
+
+clean:
+	rm -rf build $(GENERATED) ociruntime/config/_schema.py ociruntime/shim/_native.c ociruntime/shim/_native.o
+	rm -rf ociruntime/shim/_native*.so ociruntime.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf '{}' +
