@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -171,7 +173,8 @@ _runtimes: dict[str, Runtime] = {}
 def _runtime(config: pytest.Config) -> Runtime:
     path = runtime_path(config)
     if path not in _runtimes:
-        root = Path(config._tmp_path_factory.mktemp("state"))  # type: ignore[attr-defined]
+        root = _work() / "state"
+        root.mkdir(mode=0o700, exist_ok=True)
         _runtimes[path] = Runtime(path, root)
     return _runtimes[path]
 
@@ -192,24 +195,37 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="session")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def probe() -> Path:
     """The compiled probe."""
     return probes.build(Path(os.environ.get("IT_CACHE", "/tmp/ociruntime-it-cache")))
 
 
 @pytest.fixture(scope="session")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundles, pid files and outputs of this session; its name holds the session's token."""
-    path = tmp_path_factory.getbasetemp() / TOKEN
+def work() -> Iterator[Path]:
+    """Bundles, pid files and outputs of this session; its name holds the session's token. Not below pytest's own
+    directory, which is closed to the root users of user namespaces.
+    """
+    yield _work()
+    shutil.rmtree(_work(), ignore_errors=True)
+
+
+@cache
+def _work() -> Path:
+    path = Path(tempfile.gettempdir()) / f"ociruntime-{TOKEN}"
+    path.mkdir(mode=0o755)
+    return path
+
+
+@pytest.fixture
+def tmp_path(work: Path) -> Path:
+    """A directory of the test, open to everybody."""
+    path = work / f"t{next(_numbers)}"
     path.mkdir()
-    path.chmod(0o755)
-    for parent in (path.parent, path.parent.parent):
-        parent.chmod(parent.stat().st_mode | 0o011)
     return path
 
 
 @pytest.fixture(scope="session")
-def runtime(pytestconfig: pytest.Config) -> Iterator[Runtime]:
+def runtime(pytestconfig: pytest.Config, work: Path) -> Iterator[Runtime]:
     """The runtime under test. At the end of the session all cgroups of ours must be gone."""
     before = leak_tools.null_device()
     yield _runtime(pytestconfig)

@@ -100,6 +100,7 @@ def test_no_mount_namespace(container: Container, leaks: Leaks) -> None:
     container.bundle.drop_namespace("mount")
     container.bundle.no_mount_rules()
     container.bundle.config["mounts"] = []
+    (container.bundle.rootfs / "dev").mkdir()
     script = (
         'before=$(cat /proc/self/mountinfo); "$@"; code=$?; '
         'test "$before" = "$(cat /proc/self/mountinfo)" || exit 99; exit $code'

@@ -141,8 +141,8 @@ def test_hostname_too_long(container: Container, leaks: Leaks) -> None:
 
 @pytest.mark.parametrize(
     ("value", "tag"),
-    [("private", ""), ("rprivate", ""), ("shared", "shared:"), ("rshared", "shared:"), ("slave", "master:"),
-     ("rslave", "master:"), ("unbindable", "unbindable"), ("runbindable", "unbindable"), (None, None)],
+    [("private", ""), ("rprivate", ""), ("shared", "shared:"), ("rshared", "shared:"), ("slave", None),
+     ("rslave", None), ("unbindable", "unbindable"), ("runbindable", "unbindable"), (None, None)],
 )  # fmt: skip
 def test_rootfs_propagation(container: Container, value: str | None, tag: str | None) -> None:
     """rootfsPropagation decides the propagation of the container's root [L11]."""
@@ -267,7 +267,7 @@ def test_good_versions(container: Container, version: str) -> None:
 def test_unknown_keys_are_ignored(container: Container) -> None:
     """Unknown keys, and the sections of other platforms, have no effect [F7]."""
     container.bundle.merge(
-        {"x": 1, "windows": {"a": 1}, "solaris": {}, "vm": {"hypervisor": {}}, "process": {"y": [1]}, "linux": {"z": 2}}
+        {"x": 1, "windows": {"layerFolders": ["y"]}, "solaris": {}, "process": {"y": [1]}, "linux": {"z": 2}}
     )
     assert container.report()["pid"] == 1
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def choose(host: "Host", config: "dict[str, Any]", container_id: str, *, driver: str = "cgroupfs") -> "Cgroup":
-    """The cgroup for a new container (driver: "cgroupfs", "systemd" or "disabled"): where it is going to be and what /linux/resources will write. Makes nothing.
+    """The cgroup for a new container: where it is going to be and what /linux/resources will write. Makes nothing.
 
+    driver: "cgroupfs", "systemd", or "disabled": the container stays in the caller's cgroup and cannot have limits.
     Raises ConfigError for a bad cgroupsPath or limit, UnsupportedError for a limit whose controller this host lacks.
     """
     if driver == "systemd":

@@ -529,6 +529,8 @@ class _Creation:
         state.pid = self.pid
         state.start_time = status.process_stat(self.pid)[1]
         state.phase = "created"
+        state.cgroup = self.cgroup.saved()  # rootless, some of it may not have come about
+        state.freezer = self.cgroup.freezer_file()
         self.directory.save(state)
         if self.request.pid_file:
             path = self.request.pid_file

@@ -117,6 +117,7 @@ def lower(
     ops += sysctl.lower(config, spaces)
     ops += files.readonly
     ops += files.masked
+    ops += files.last
     ops += who.no_new_privs
     ops.append(op("sync", args=(SYNC_READY,)))
     ops += who.selinux

@@ -8,6 +8,7 @@
     final               mounts that could not be read-only before, the root itself
                         [names, sysctls]
     readonly, masked    in this order
+    last                an unbindable root: nothing can be bound from there any more
 
 Without a mount namespace `pivot` is a chroot, `propagation` is empty, and the mounts are made in the
 runtime's namespace, as the spec's inheriting asks for; what needs a namespace of its own is refused.
@@ -89,6 +90,7 @@ class Mounts:
 
     __slots__ = (
         "final",
+        "last",
         "masked",
         "mount_namespace",
         "pivot",
@@ -107,6 +109,7 @@ class Mounts:
         self.final: list[Op] = []
         self.readonly: list[Op] = []
         self.masked: list[Op] = []
+        self.last: list[Op] = []
         self.mount_namespace = True
         self.warnings: list[str] = []
 
@@ -227,7 +230,8 @@ def _root(context: _Context, name: str, rootfs: "Op", no_pivot: bool) -> None:
     if context.propagation:
         # private is for the root alone: recursively it would take back what single mounts asked for
         value = MS_PRIVATE if context.propagation & MS_PRIVATE else context.propagation
-        result.pivot.append(plan.op("root_attr_propagation", at, args=(value,)))
+        where = result.last if value & plan.MS_UNBINDABLE else result.pivot
+        where.append(plan.op("root_attr_propagation", at, args=(value,)))
 
 
 def _mount(context: _Context, mount: "dict[str, Any]", index: int) -> bool:

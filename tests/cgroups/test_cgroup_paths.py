@@ -94,6 +94,15 @@ def test_systemd_is_refused_clearly() -> None:
         manager.choose(V1, {}, "id", driver="systemd")
 
 
+def test_disabled_makes_none_and_refuses_limits() -> None:
+    config = {"linux": {"cgroupsPath": "/x", "resources": {"devices": []}}}
+    cgroup = manager.choose(V1, config, "id", driver="disabled")
+    assert (cgroup.mode, cgroup.paths, cgroup.join_sources()) == ("none", {}, [])
+    with pytest.raises(UnsupportedError) as caught:
+        manager.choose(V1, {"linux": {"resources": {"pids": {"limit": 5}}}}, "id", driver="disabled")
+    assert caught.value.pointer == "/linux/resources/pids/limit"
+
+
 def test_without_any_cgroup_file_system() -> None:
     with pytest.raises(UnsupportedError, match="cgroup file system"):
         manager.choose(Host(cgroup_mode="none"), {}, "id")
