@@ -550,7 +550,7 @@ class _Creation:
         reason, hint, path = "", "", message.detail
         if message.call == "ordinary directory":
             return ConfigError(f"'{path}' must be mounted on ordinary directory", pointer=op.pointer, path=path)
-        if op.kind == "lookup":
+        if op.kind == "lookup" and message.call != "fault injection":
             if message.call == "PATH search":
                 reason = "executable file not found in $PATH"
                 return StepError(

@@ -31,14 +31,20 @@ MASK32 = 0xFFFFFFFF
 
 
 def alternatives(args: "list[dict[str, Any]]") -> "list[list[dict[str, Any]]]":
-    """The condition lists of one rule: the rule matches when all conditions of any list hold.
+    """The condition lists of one rule: it matches when all conditions of any list hold. An empty list always does.
 
     As soon as one argument is named twice, each condition is an alternative of its own: that is how the callers'
     profiles write "one of these values".
     """
     if len({condition["index"] for condition in args}) == len(args):
-        return [args]
-    return [[condition] for condition in args]
+        return [[condition for condition in args if not _always(condition)]]
+    lists = [[condition] for condition in args if not _always(condition)]
+    return lists if len(lists) == len(args) else [[]]
+
+
+def _always(condition: "dict[str, Any]") -> bool:
+    """A mask of 0 that has to leave 0: libseccomp, too, treats this as no condition."""
+    return condition["op"] == "SCMP_CMP_MASKED_EQ" and not condition["value"] and not condition.get("valueTwo")
 
 
 def needs_care(rules: "list[Alternative]") -> bool:

@@ -121,9 +121,10 @@ def expected(section: dict[str, Any], arch: int, nr: int, args: list[int], mask:
         if nr not in numbers or ret == default:
             continue
         conditions = rule.get("args") or []
-        if not conditions:
-            return ret  # without conditions a rule is the whole answer
         repeated = len({c["index"] for c in conditions}) < len(conditions)
+        always = [c["op"] == "SCMP_CMP_MASKED_EQ" and c["value"] == c.get("valueTwo", 0) == 0 for c in conditions]
+        if (any if repeated else all)(always):
+            return ret  # without conditions a rule is the whole answer
         if (any if repeated else all)(holds(c, args, mask) for c in conditions):
             conditional.append(ret)
     if conditional:

@@ -1,0 +1,319 @@
+"""Time the commands of ociruntime, runc and crun (what is installed), alternating, and compare their memory.
+
+    python3 integration/bench/bench.py [--count N] [--seccomp off|docker|both] [--view host|v2] [RUNTIME...]
+
+One round per runtime and count: a container that sleeps is created, started, looked at, killed and deleted; another
+goes through create, start and delete as a whole ("cycle"); a third through run. Times are medians in milliseconds of
+the command alone, spawn to exit. --view v2: all runtimes see cgroup v2 only, in a private mount namespace.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from ociruntime.config.default import default_config  # noqa: E402
+
+OPERATIONS = ("create", "start", "state", "kill", "delete", "cycle", "run")
+COMMANDS = ("create", "start", "state", "kill", "delete", "run")
+CLONE_NEWNS = 0x00020000
+MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 1 << 18, 2
+PR_SET_CHILD_SUBREAPER = 36
+TIMEOUT = 10
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(name: str, *arguments: object) -> None:
+    """A libc function; OSError if it says -1."""
+    if getattr(libc, name)(*arguments) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+
+
+class Timer:
+    """The spawning process (timer.c)."""
+
+    def __init__(self, executable: Path, keep: "tuple[int, ...]") -> None:
+        self.process = subprocess.Popen(
+            [executable], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=keep
+        )
+
+    def run(self, namespace: int, words: "list[str]") -> "tuple[float, int, int]":
+        """Milliseconds, exit status, peak RSS in KiB of one command."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        if stdin is None or stdout is None:
+            raise RuntimeError("the timer has no pipes")
+        stdin.write("\x1f".join([str(namespace), *words]) + "\n")
+        stdin.flush()
+        answer = stdout.readline().split()
+        if len(answer) != 3:
+            raise SystemExit(f"bench: the timer ended at {' '.join(words)}")
+        return int(answer[0]) / 1e6, int(answer[1]), int(answer[2])
+
+
+class Runtime:
+    """One runtime: what was measured of it."""
+
+    def __init__(self, path: str, namespace: int) -> None:
+        self.path = path
+        self.name = Path(path).name
+        self.namespace = namespace
+        self.times: dict[str, list[float]] = {operation: [] for operation in OPERATIONS}
+        self.peak: dict[str, int] = dict.fromkeys(COMMANDS, 0)
+        self.init: list[tuple[int, int]] = []
+
+
+def busybox() -> str:
+    """The static busybox of the host."""
+    for path in ("/bin/busybox", "/usr/bin/busybox"):
+        if os.access(path, os.X_OK):
+            return path
+    raise SystemExit("bench: busybox is missing: apt-get install busybox-static")
+
+
+def make_bundle(directory: Path, arguments: "list[str]", *, cgroup_v2: bool, seccomp: bool) -> Path:
+    """A bundle of busybox with the default config.json; seccomp: with the profile that docker gives its containers."""
+    rootfs = directory / "rootfs"
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
+        (rootfs / name).mkdir(parents=True)
+    shutil.copy(busybox(), rootfs / "bin" / "busybox")
+    config = default_config(rootless=False, cgroup_v2=cgroup_v2, euid=0, egid=0)
+    config["process"]["terminal"] = False
+    config["ociVersion"] = "1.0.2"  # old releases refuse what is newer than they are
+    config["process"]["args"] = arguments
+    if seccomp:
+        docker = json.loads((ROOT / "tests" / "data" / "docker-config.json").read_text())
+        config["linux"]["seccomp"] = docker["linux"]["seccomp"]
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def smaps(pid: int) -> "tuple[int, int]":
+    """RSS and private memory of a process in KiB."""
+    sizes = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        key, _, value = line.partition(":")
+        sizes[key] = int(value.split()[0])
+    return sizes["Rss"], sizes["Private_Clean"] + sizes["Private_Dirty"]
+
+
+class Bench:
+    """One table: a view, with or without seccomp."""
+
+    def __init__(self, timer: Timer, runtimes: "list[Runtime]", directory: Path, pause: float) -> None:
+        self.timer = timer
+        self.runtimes = runtimes
+        self.directory = directory
+        self.pause = pause
+        self.number = 0
+
+    def command(self, runtime: Runtime, verb: str, *words: str, keep: bool = True) -> float:
+        """Run one command; its time, also noted with the runtime."""
+        if self.pause:
+            time.sleep(self.pause)
+        took, status, peak = self.timer.run(runtime.namespace, [runtime.path, verb, *words])
+        if status != 0:
+            raise SystemExit(f"bench: {runtime.name} {verb} {' '.join(words)}: exit status {status}")
+        if keep:
+            runtime.times[verb].append(took)
+        runtime.peak[verb] = max(runtime.peak[verb], peak)
+        return took
+
+    def ended(self, pid: int) -> None:
+        """Wait until a container's init has ended, and reap it."""
+        end = time.monotonic() + TIMEOUT
+        while time.monotonic() < end:
+            try:
+                if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                    return
+            except ChildProcessError:
+                if not Path(f"/proc/{pid}").exists():
+                    return
+            time.sleep(0.0005)
+        raise SystemExit(f"bench: process {pid} does not end")
+
+    def create(self, runtime: Runtime, bundle: Path, container: str, *, keep: bool) -> "tuple[float, int]":
+        """Create a container: the time, and the pid of its init."""
+        pid_file = self.directory / "pid"
+        took = self.command(
+            runtime, "create", "--bundle", str(bundle), "--pid-file", str(pid_file), container, keep=keep
+        )
+        return took, int(pid_file.read_text())
+
+    def round(self, runtime: Runtime, sleeping: Path, short: Path, *, keep: bool) -> None:
+        """Everything once. keep: note the times."""
+        self.number += 1
+        container = f"bench-{os.getpid()}-{self.number}"
+        try:
+            _, pid = self.create(runtime, sleeping, container, keep=keep)
+            if keep:
+                runtime.init.append(smaps(pid))
+            self.command(runtime, "start", container, keep=keep)
+            self.command(runtime, "state", container, keep=keep)
+            self.command(runtime, "kill", container, "KILL", keep=keep)
+            self.ended(pid)
+            self.command(runtime, "delete", container, keep=keep)
+
+            took, pid = self.create(runtime, short, container, keep=False)
+            took += self.command(runtime, "start", container, keep=False)
+            self.ended(pid)
+            took += self.command(runtime, "delete", container, keep=False)
+            if keep:
+                runtime.times["cycle"].append(took)
+
+            self.command(runtime, "run", "--bundle", str(short), container, keep=keep)
+        finally:
+            if sys.exc_info()[0] is not None:
+                self.timer.run(runtime.namespace, [runtime.path, "delete", "--force", container])
+
+    def measure(self, count: int, *, cgroup_v2: bool, seccomp: bool) -> None:
+        """count rounds for each runtime, alternating; the first two are for warming up."""
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=self.directory) as name:
+            made = [
+                make_bundle(Path(name) / kind, arguments, cgroup_v2=cgroup_v2, seccomp=seccomp)
+                for kind, arguments in (
+                    ("sleeping", ["/bin/busybox", "sleep", "1000"]),
+                    ("short", ["/bin/busybox", "true"]),
+                )
+            ]
+            for index in range(-2, count):
+                shift = index % len(self.runtimes)
+                for runtime in self.runtimes[shift:] + self.runtimes[:shift]:
+                    self.round(runtime, *made, keep=index >= 0)
+
+
+def show(runtimes: "list[Runtime]") -> None:
+    """The table: medians, then the first runtime's ratio to each of the others."""
+    first, others = runtimes[0], runtimes[1:]
+    heads = [f"{runtime.name:>12}" for runtime in runtimes] + [f"{'/ ' + other.name:>12}" for other in others]
+    print(f"  {'median ms':<22}" + "".join(heads) + f"{'min ' + first.name:>18}")
+    for operation in OPERATIONS:
+        medians = [statistics.median(runtime.times[operation]) for runtime in runtimes]
+        cells = [f"{median:12.2f}" for median in medians] + [f"{medians[0] / other:12.2f}" for other in medians[1:]]
+        print(f"  {operation:<22}" + "".join(cells) + f"{min(first.times[operation]):18.2f}")
+    for verb in ("create", "state", "run"):
+        cells = [f"{runtime.peak[verb] / 1024:12.1f}" for runtime in runtimes]
+        print(f"  {f'peak RSS {verb}, MiB':<22}" + "".join(cells))
+    for index, what in enumerate(("init RSS, KiB", "init private, KiB")):
+        cells = [f"{statistics.median(sizes[index] for sizes in runtime.init):12.0f}" for runtime in runtimes]
+        print(f"  {what:<22}" + "".join(cells))
+
+
+def private_view() -> None:
+    """Leave the host's mount namespace and mount cgroup2, and nothing else, at /sys/fs/cgroup."""
+    call("unshare", CLONE_NEWNS)
+    call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    call("mount", b"cgroup2", b"/sys/fs/cgroup", b"cgroup2", 0, None)
+
+
+def hugetlb_namespace() -> int:
+    """A mount namespace with hugetlb as a v1 controller, for a crun that refuses v1 beside v2 controllers; 0: needless.
+
+    It ends with us, whatever happens: nobody else holds it.
+    """
+    controllers = Path("/sys/fs/cgroup/unified/cgroup.controllers")
+    if not controllers.is_file() or controllers.read_text().strip() != "hugetlb":
+        return 0
+    ready, told = os.pipe()
+    done, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(tell)
+        try:
+            call("unshare", CLONE_NEWNS)
+            call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+            directory = "/sys/fs/cgroup/hugetlb"
+            # the tmpfs belongs to all: it is covered with one of our own, the hierarchies are bound into it
+            hierarchies = [name for name in os.listdir("/sys/fs/cgroup") if os.path.ismount(f"/sys/fs/cgroup/{name}")]
+            with tempfile.TemporaryDirectory() as place:
+                call("mount", b"tmpfs", place.encode(), b"tmpfs", 0, None)
+                for name in (*hierarchies, "hugetlb"):
+                    os.mkdir(f"{place}/{name}")
+                for name in hierarchies:
+                    call("mount", f"/sys/fs/cgroup/{name}".encode(), f"{place}/{name}".encode(), None, 4096, None)
+                call("mount", place.encode(), b"/sys/fs/cgroup", None, 4096 | MS_REC, None)
+                call("umount2", place.encode(), MNT_DETACH)
+            call("mount", b"cgroup", directory.encode(), b"cgroup", 0, b"hugetlb")
+            os.write(told, b"y")
+        except OSError as error:
+            print(f"bench: {error}", file=sys.stderr)
+            os.write(told, b"n")
+        os.read(done, 1)
+        os._exit(0)
+    answer = os.read(ready, 1)
+    namespace = os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY) if answer == b"y" else 0
+    os.close(tell)
+    os.waitpid(child, 0)
+    for fd in (ready, told, done):
+        os.close(fd)
+    return namespace
+
+
+def find(names: "list[str]") -> "list[str]":
+    """Absolute paths of the runtimes that are there."""
+    paths = []
+    for name in names:
+        path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+        if path is None:
+            print(f"bench: {name} is not installed")
+        else:
+            paths.append(os.path.abspath(path))
+    return paths
+
+
+def main() -> int:
+    """Command line."""
+    own = os.environ.get("OCI_RUNTIME", str(ROOT / "build" / "ociruntime"))
+    parser = argparse.ArgumentParser(description="compare the commands of OCI runtimes")
+    parser.add_argument("--count", type=int, default=30, help="rounds (30)")
+    parser.add_argument("--seccomp", choices=("off", "docker", "both"), default="both")
+    parser.add_argument("--view", choices=("host", "v2"), default="host")
+    parser.add_argument("--pause", type=float, default=10, help="ms of quiet before each command (10)")
+    parser.add_argument("--json", type=Path, help="also write all times to a file")
+    parser.add_argument("runtimes", nargs="*", default=[own, "runc", "crun"])
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        raise SystemExit("bench: needs root")
+    paths = find(options.runtimes)
+    if not paths:
+        return 1
+    build = ROOT / "build" / "bench"
+    build.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cc", "-O2", "-o", build / "timer", Path(__file__).with_name("timer.c")], check=True)
+    call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    if options.view == "v2":
+        private_view()
+    hugetlb = 0
+    if options.view == "host" and any(Path(path).name == "crun" for path in paths):
+        hugetlb = hugetlb_namespace()
+    timer = Timer(build / "timer", (hugetlb,) if hugetlb else ())
+    results = {}
+    with tempfile.TemporaryDirectory(prefix="ociruntime-bench-") as name:
+        for seccomp in {"off": (False,), "docker": (True,), "both": (False, True)}[options.seccomp]:
+            runtimes = [Runtime(path, hugetlb if Path(path).name == "crun" else 0) for path in paths]
+            bench = Bench(timer, runtimes, Path(name), options.pause / 1000)
+            cgroup_v2 = options.view == "v2" or Path("/sys/fs/cgroup/cgroup.controllers").exists()
+            bench.measure(options.count, cgroup_v2=cgroup_v2, seccomp=seccomp)
+            title = "docker's seccomp profile" if seccomp else "no seccomp"
+            print(f"\n{options.count} rounds, {title}, cgroups: {'v2' if cgroup_v2 else 'as on the host'}\n")
+            show(runtimes)
+            results[title] = {runtime.name: runtime.times for runtime in runtimes}
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

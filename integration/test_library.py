@@ -1,0 +1,196 @@
+"""The Python library: the same as the command line without a process start; and every op of a plan made to fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.lib.bundle import Bundle
+from integration.lib.container import Container
+from integration.lib.leaks import Leaks
+from integration.lib.runtime import Runtime as Tested
+
+pytestmark = pytest.mark.ours_only("no other runtime is a Python library")
+
+
+@pytest.fixture
+def library(runtime: Tested) -> Iterator[object]:
+    """A Runtime on the session's state root."""
+    native = pytest.importorskip("ociruntime.shim._native", reason="the compiled module is not built for this Python")
+    assert native
+    from ociruntime import Runtime
+    from ociruntime.log import Log
+
+    yield Runtime(str(runtime.root), log=Log(level=40))
+
+
+def fds() -> dict[str, str]:
+    """Our own open files."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+    return found
+
+
+def reap(pid: int) -> None:
+    """The init process is a child of the caller of create."""
+    os.waitpid(pid, 0)
+
+
+def test_life_cycle(library: object, container: Container, leaks: Leaks) -> None:
+    """create, start, state, kill, delete as methods."""
+    container.bundle.args("pause")
+    container.bundle.write()
+    name = container.id
+    pid = library.create(str(container.bundle.path), name)  # type: ignore[attr-defined]
+    assert library.state(name)["status"] == "created"  # type: ignore[attr-defined]
+    assert library.state(name)["pid"] == pid  # type: ignore[attr-defined]
+    library.start(name)  # type: ignore[attr-defined]
+    assert library.state(name)["status"] == "running"  # type: ignore[attr-defined]
+    assert [entry["id"] for entry in library.list()] == [name]  # type: ignore[attr-defined]
+    library.kill(name, 9)  # type: ignore[attr-defined]
+    reap(pid)
+    assert library.state(name)["status"] == "stopped"  # type: ignore[attr-defined]
+    library.delete(name)  # type: ignore[attr-defined]
+    leaks.check()
+
+
+def test_errors_have_facts(library: object, container: Container, leaks: Leaks) -> None:
+    """An exception carries pointer, call, errno and object."""
+    from ociruntime.errors import ConfigError, ExistsError, NotFoundError, OCIError, StepError
+
+    container.bundle.mount("/data", "none", "size=much", type="tmpfs")
+    container.bundle.write()
+    bundle = str(container.bundle.path)
+    with pytest.raises(StepError) as step:
+        library.create(bundle, container.id)  # type: ignore[attr-defined]
+    index = len(container.bundle.config["mounts"]) - 1
+    assert (step.value.pointer, step.value.call, step.value.errno) == (f"/mounts/{index}", "fsconfig", 22)
+    assert "size" in step.value.path
+    with pytest.raises(NotFoundError):
+        library.state(container.id)  # type: ignore[attr-defined]
+    (container.bundle.path / "config.json").write_text('{"ociVersion": "1.0.0"}')
+    with pytest.raises(ConfigError):
+        library.create(bundle, container.id)  # type: ignore[attr-defined]
+    assert issubclass(ExistsError, OCIError)
+    leaks.check()
+
+
+def count_ops(library: object, bundle: Bundle, name: str) -> int:
+    """How many ops the plan of this bundle has (one create with a trace)."""
+    from ociruntime.lifecycle import create
+
+    done = create.create(library, create.CreateRequest(str(bundle.path), name, trace=True))  # type: ignore[arg-type]
+    os.close(done.pidfd)
+    library.delete(name, force=True)  # type: ignore[attr-defined]
+    reap(done.pid)
+    traced = [op.kind for op, start, end in done.trace if end >= start]
+    assert {"mount", "rootfs", "pivot", "mask", "lookup"} <= set(traced)
+    return len(done.trace)
+
+
+@pytest.mark.parametrize("user_namespace", [False, True])
+def test_every_op_may_fail(library: object, container: Container, leaks: Leaks, user_namespace: bool) -> None:
+    """Whichever step fails: an error that names it, and nothing is left."""
+    from ociruntime.errors import OCIError
+    from ociruntime.lifecycle import create
+
+    if user_namespace:
+        container.bundle.user_namespace()
+    container.bundle.linux(sysctl={"net.ipv4.ip_forward": "1"}, rootfsPropagation="rslave")
+    container.bundle.process(rlimits=[{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}], oomScoreAdj=100)
+    container.bundle.mount("/host", "/usr", "rbind", "ro")
+    container.bundle.write()
+    before = fds()
+    total = count_ops(library, container.bundle, container.id)
+    assert total > 40
+    for index in range(total):
+        request = create.CreateRequest(
+            str(container.bundle.path), container.id, pid_file=f"{container.bundle.path}/pid", fail_op=index, fail_errno=5
+        )
+        with pytest.raises(OCIError) as caught:
+            create.create(library, request)  # type: ignore[arg-type]
+        assert caught.value.errno == 5 and caught.value.call == "fault injection", f"op {index}: {caught.value}"
+        assert caught.value.step
+        assert not (container.bundle.path / "pid").exists()
+        if index % 10 == 0:
+            leaks.check()
+    leaks.check()
+    assert fds() == before
+
+
+def test_no_fd_is_lost(library: object, container: Container) -> None:
+    """Many cycles in one process: the same open files at the end, no child left."""
+    container.bundle.args("pause")
+    container.bundle.write()
+    name = container.id
+    before = None
+    for _ in range(60):
+        pid = library.create(str(container.bundle.path), name)  # type: ignore[attr-defined]
+        library.start(name)  # type: ignore[attr-defined]
+        library.delete(name, force=True)  # type: ignore[attr-defined]
+        reap(pid)
+        before = before or fds()
+    assert fds() == before
+
+
+def test_threads(library: object, runtime: Tested, container: Container, leaks: Leaks) -> None:
+    """Several threads create and delete at once, each a container of its own."""
+    container.bundle.args("pause")
+    container.bundle.config["linux"].pop("cgroupsPath")
+    container.bundle.write()
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        name = f"{container.id}-{number}"
+        try:
+            for _ in range(5):
+                pid = library.create(str(container.bundle.path), name)  # type: ignore[attr-defined]
+                library.start(name)  # type: ignore[attr-defined]
+                assert library.state(name)["status"] == "running"  # type: ignore[attr-defined]
+                library.delete(name, force=True)  # type: ignore[attr-defined]
+                reap(pid)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures, failures
+    leaks.check()
+
+
+def test_trace_names_fields(library: object, container: Container) -> None:
+    """The time of each op, with the pointer of the field it came from."""
+    from ociruntime.lifecycle import create
+
+    container.bundle.write()
+    done = create.create(library, create.CreateRequest(str(container.bundle.path), container.id, trace=True))  # type: ignore[arg-type]
+    os.close(done.pidfd)
+    library.delete(container.id, force=True)  # type: ignore[attr-defined]
+    reap(done.pid)
+    pointers = {op.pointer for op, _, _ in done.trace}
+    assert {"/mounts/0", "/linux/maskedPaths/0", "/process/user", "/root/path"} <= pointers
+    assert all(0 <= end - start < 10**9 for _, start, end in done.trace)
+
+
+def test_hot_bytes_are_json(library: object, container: Container, runtime: Tested) -> None:
+    """state.json is one JSON object, and the config is kept as it was given."""
+    container.bundle.args("pause")
+    container.bundle.write()
+    pid = library.create(str(container.bundle.path), container.id)  # type: ignore[attr-defined]
+    directory = Path(runtime.root) / container.id
+    assert json.loads((directory / "state.json").read_text())["pid"] == pid
+    assert (directory / "config.json").read_bytes() == (container.bundle.path / "config.json").read_bytes()
+    library.delete(container.id, force=True)  # type: ignore[attr-defined]
+    reap(pid)
