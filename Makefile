@@ -16,7 +16,7 @@ VENV = .venv
 PY = $(VENV)/bin/python
 STAMPS = build/stamps
 
-PYTHON_SOURCES := $(shell find ociruntime -name '*.py' -not -name '_generated.py' -not -name '_schema.py')
+PYTHON_SOURCES := $(shell find ociruntime -name '*.py' -not -name '_generated.py' -not -name '_schema.py' -not -name '_build.py')
 C_SOURCES := $(shell find cffi_build -name '*.c' -o -name '*.h')
 C_FORMATTED = $(filter-out %/shim.h,$(C_SOURCES))
 C_INCLUDES = -Icffi_build/include -Icffi_build/src/parent -Icffi_build/src/child -Ibuild/launcher \
@@ -24,7 +24,7 @@ C_INCLUDES = -Icffi_build/include -Icffi_build/src/parent -Icffi_build/src/child
 GENERATED = ociruntime/config/_generated.py
 
 .DELETE_ON_ERROR:
-.PHONY: all dev build fmt lint type unit cunit integration check test demo bench conformance install uninstall man clean
+.PHONY: FORCE all dev build fmt lint type unit cunit integration check test demo bench conformance install uninstall man clean
 
 all: build
 
@@ -55,7 +55,12 @@ $(STAMPS)/native: $(C_SOURCES) cffi_build/build_shim.py cffi_build/build_init.py
 	$(PY) cffi_build/build_shim.py
 	@touch $@
 
-build/ociruntime: $(STAMPS)/native $(GENERATED) $(PYTHON_SOURCES) cffi_build/embed.py cffi_build/freeze.py
+# Written only when it changes, so that it does not make everything else again.
+ociruntime/_build.py: FORCE
+	@commit=$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown); \
+	line="COMMIT = \"$$commit\""; [ "$$(cat $@ 2>/dev/null)" = "$$line" ] || echo "$$line" >$@
+
+build/ociruntime: $(STAMPS)/native $(GENERATED) ociruntime/_build.py $(PYTHON_SOURCES) cffi_build/embed.py cffi_build/freeze.py
 	$(PY) cffi_build/embed.py --output $@
 
 build: build/ociruntime
@@ -106,6 +111,8 @@ conformance: $(STAMPS)/system-demo
 build/site: $(STAMPS)/venv
 	rm -rf $@
 	$(PY) -m pip install --quiet --disable-pip-version-check --target $@ $$($(PY) integration/requirements.py run)
+	rm -rf $@/bin
+	find $@ -name __pycache__ -prune -exec rm -rf '{}' +
 	@touch $@
 
 man: build
@@ -126,6 +133,6 @@ uninstall:
 	rm -rf '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(BINDIR)/ociruntime' '$(DESTDIR)$(MANDIR)'/man8/ociruntime*.8
 
 clean:
-	rm -rf build $(GENERATED) ociruntime/config/_schema.py ociruntime/shim/_native.c ociruntime/shim/_native.o
+	rm -rf build $(GENERATED) ociruntime/config/_schema.py ociruntime/_build.py ociruntime/shim/_native.c ociruntime/shim/_native.o
 	rm -rf ociruntime/shim/_native*.so ociruntime.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf '{}' +

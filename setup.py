@@ -1,12 +1,26 @@
 """Metadata, and the module that cffi compiles. Settings of tools are in pyproject.toml."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "ociruntime" / "__init__.py").read_text("utf-8"))
+
+
+class BuildPy(build_py):
+    """The package includes the validator that is generated from the schemas."""
+
+    def run(self) -> None:
+        """Generate, then build as usual."""
+        command = [sys.executable, "spec/generate_validator.py", "ociruntime/config/_generated.py"]
+        subprocess.run(command, cwd=HERE, check=True)
+        super().run()
+
 
 setup(
     name="ociruntime",
@@ -26,6 +40,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["ociruntime", "ociruntime.*"]),
     package_data={"ociruntime": ["py.typed", "shim/*.pyi"]},
+    cmdclass={"build_py": BuildPy},
     cffi_modules=["cffi_build/build_shim.py:ffi"],
     setup_requires=["cffi>=1.15"],
     install_requires=["cffi>=1.15", "jsonschema>=4.18", "pyroute2>=0.7"],

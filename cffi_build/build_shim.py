@@ -22,7 +22,10 @@ ffi.set_source(
         *(os.path.relpath(path, HERE.parent) for path in sorted((HERE / "src" / "parent").glob("*.c"))),
         os.path.relpath(build_init.build(BUILD, os.environ.get("CC", "cc")), HERE.parent),
     ],
-    include_dirs=[os.path.relpath(HERE / "include", HERE.parent), os.path.relpath(HERE / "src" / "parent", HERE.parent)],
+    include_dirs=[
+        os.path.relpath(HERE / "include", HERE.parent),
+        os.path.relpath(HERE / "src" / "parent", HERE.parent),
+    ],
     extra_compile_args=["-std=gnu11", "-O2", "-fvisibility=hidden", *WARNINGS],
     extra_link_args=["-Wl,-z,now", "-Wl,-z,relro"],
 )

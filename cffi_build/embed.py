@@ -160,6 +160,14 @@ def static_library() -> "Path | None":
     return None
 
 
+def write_script(output: Path, library: "Path | None") -> str:
+    """The fourth way."""
+    interpreter = Path(sys.base_prefix) / "bin" / f"python{sysconfig.get_config_var('py_version_short')}"
+    output.write_text(SCRIPT.format(python=interpreter, paths=search_paths(library)[2:]))
+    output.chmod(0o755)
+    return "script"
+
+
 def build(output: Path, library: "Path | None", directory: Path) -> str:
     """Make the launcher at output. Returns which of the four ways it went."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -194,11 +202,7 @@ def build(output: Path, library: "Path | None", directory: Path) -> str:
             return f"shared, {count} frozen modules"
     for failure in linker.failures:
         sys.stderr.write(f"embed: {failure}\n")
-    interpreter = Path(sys.base_prefix) / "bin" / f"python{variables['py_version_short']}"
-    places = search_paths(library)[2:]
-    output.write_text(SCRIPT.format(python=interpreter, paths=places))
-    output.chmod(0o755)
-    return "script"
+    return write_script(output, library)
 
 
 def main() -> None:
@@ -207,9 +211,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--library", type=Path, help="where the library will be installed")
     parser.add_argument("--directory", type=Path, default=ROOT / "build" / "launcher", help="for intermediate files")
+    parser.add_argument("--script", action="store_true", help="only the script")
     options = parser.parse_args()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{options.output}: {build(options.output.resolve(), options.library, options.directory.resolve())}")
+    output = options.output.resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if options.script:
+        way = write_script(output, options.library)
+    else:
+        way = build(output, options.library, options.directory.resolve())
+    print(f"{options.output}: {way}")
 
 
 if __name__ == "__main__":

@@ -33,10 +33,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the suite."""
     parser.addoption("--oci-runtime", default=None, help="runtime under test (default: $OCI_RUNTIME, build/ociruntime)")
     parser.addoption(
-        "--hugetlb-v1",
+        "--hide-cgroup2",
         choices=("auto", "always", "never"),
         default="auto",
-        help="move hugetlb to cgroup v1 while the tests run (auto: for crun, which refuses a hybrid with controllers)",
+        help="run in a view without cgroup2 (auto: for crun, which refuses a hybrid machine with v2 controllers)",
     )
     parser.addoption("--slow", action="store_true", help="full counts for the race and loop tests (also IT_SLOW=1)")
 
@@ -69,22 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
         host.private_mounts()
         host.become_subreaper()
         version = subprocess.run([path, "--version"], capture_output=True, timeout=30, check=False).stdout
-        wish = config.getoption("--hugetlb-v1")
-        if wish == "always" or (wish == "auto" and version.startswith(b"crun ")):
-            try:
-                host.hugetlb_to_v1()
-            except OSError as error:
-                pytest.exit(f"hugetlb cannot be moved to cgroup v1 now: {error}", returncode=4)
+        wish = config.getoption("--hide-cgroup2")
+        if wish == "always" or (wish == "auto" and version.startswith(b"crun ") and host.v2_controllers()):
+            host.hide_v2()
         leak_tools.make_prefixes()
         _private.append(path)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Give the moved controller back."""
-    if _private:
-        _private.clear()
-        if not host.hugetlb_back():
-            print("hugetlb is still on cgroup v1; README.md says how to give it back")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -237,6 +226,7 @@ def runtime(pytestconfig: pytest.Config, work: Path) -> Iterator[Runtime]:
 @pytest.fixture(autouse=True)
 def leaks(runtime: Runtime) -> Iterator[Leaks]:
     """Every test ends with the host as it was before."""
+    leak_tools.make_prefixes()
     snapshot = Leaks(TOKEN, runtime.root, _kept_children)
     yield snapshot
     report = snapshot.found()

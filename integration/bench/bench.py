@@ -8,7 +8,7 @@ the command alone, spawn to exit. --view v2: all runtimes see cgroup v2 only, in
 """
 
 import argparse
-import ctypes
+import contextlib
 import json
 import os
 import shutil
@@ -20,25 +20,21 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+
+import kit  # noqa: E402
+from kit import ROOT  # noqa: E402
 
 from ociruntime.config.default import default_config  # noqa: E402
 
 OPERATIONS = ("create", "start", "state", "kill", "delete", "cycle", "run")
 COMMANDS = ("create", "start", "state", "kill", "delete", "run")
-CLONE_NEWNS = 0x00020000
-MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 1 << 18, 2
-PR_SET_CHILD_SUBREAPER = 36
 TIMEOUT = 10
-libc = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name: str, *arguments: object) -> None:
-    """A libc function; OSError if it says -1."""
-    if getattr(libc, name)(*arguments) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
+class RuntimeFailedError(Exception):
+    """A runtime's command that should have worked."""
 
 
 class Timer:
@@ -74,20 +70,10 @@ class Runtime:
         self.init: list[tuple[int, int]] = []
 
 
-def busybox() -> str:
-    """The static busybox of the host."""
-    for path in ("/bin/busybox", "/usr/bin/busybox"):
-        if os.access(path, os.X_OK):
-            return path
-    raise SystemExit("bench: busybox is missing: apt-get install busybox-static")
-
-
 def make_bundle(directory: Path, arguments: "list[str]", *, cgroup_v2: bool, seccomp: bool) -> Path:
     """A bundle of busybox with the default config.json; seccomp: with the profile that docker gives its containers."""
     rootfs = directory / "rootfs"
-    for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
-        (rootfs / name).mkdir(parents=True)
-    shutil.copy(busybox(), rootfs / "bin" / "busybox")
+    kit.make_rootfs(rootfs)
     config = default_config(rootless=False, cgroup_v2=cgroup_v2, euid=0, egid=0)
     config["process"]["terminal"] = False
     config["ociVersion"] = "1.0.2"  # old releases refuse what is newer than they are
@@ -124,7 +110,7 @@ class Bench:
             time.sleep(self.pause)
         took, status, peak = self.timer.run(runtime.namespace, [runtime.path, verb, *words])
         if status != 0:
-            raise SystemExit(f"bench: {runtime.name} {verb} {' '.join(words)}: exit status {status}")
+            raise RuntimeFailedError(f"{runtime.name} {verb}: exit status {status}")
         if keep:
             runtime.times[verb].append(took)
         runtime.peak[verb] = max(runtime.peak[verb], peak)
@@ -173,9 +159,13 @@ class Bench:
                 runtime.times["cycle"].append(took)
 
             self.command(runtime, "run", "--bundle", str(short), container, keep=keep)
-        finally:
-            if sys.exc_info()[0] is not None:
-                self.timer.run(runtime.namespace, [runtime.path, "delete", "--force", container])
+        except BaseException:
+            self.timer.run(runtime.namespace, [runtime.path, "delete", "--force", container])
+            for path, _, _ in list(os.walk("/sys/fs/cgroup", topdown=False)):
+                if container in path:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(path)
+            raise
 
     def measure(self, count: int, *, cgroup_v2: bool, seccomp: bool) -> None:
         """count rounds for each runtime, alternating; the first two are for warming up."""
@@ -188,9 +178,15 @@ class Bench:
                 )
             ]
             for index in range(-2, count):
-                shift = index % len(self.runtimes)
+                shift = index % max(len(self.runtimes), 1)
                 for runtime in self.runtimes[shift:] + self.runtimes[:shift]:
-                    self.round(runtime, *made, keep=index >= 0)
+                    try:
+                        self.round(runtime, *made, keep=index >= 0)
+                    except RuntimeFailedError as error:
+                        if index >= 0:
+                            raise SystemExit(f"bench: {error}") from None
+                        print(f"bench: left out: {error}")
+                        self.runtimes.remove(runtime)
 
 
 def show(runtimes: "list[Runtime]") -> None:
@@ -210,49 +206,26 @@ def show(runtimes: "list[Runtime]") -> None:
         print(f"  {what:<22}" + "".join(cells))
 
 
-def private_view() -> None:
-    """Leave the host's mount namespace and mount cgroup2, and nothing else, at /sys/fs/cgroup."""
-    call("unshare", CLONE_NEWNS)
-    call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
-    call("mount", b"cgroup2", b"/sys/fs/cgroup", b"cgroup2", 0, None)
-
-
 def hugetlb_namespace() -> int:
-    """A mount namespace with hugetlb as a v1 controller, for a crun that refuses v1 beside v2 controllers; 0: needless.
-
-    It ends with us, whatever happens: nobody else holds it.
-    """
-    controllers = Path("/sys/fs/cgroup/unified/cgroup.controllers")
-    if not controllers.is_file() or controllers.read_text().strip() != "hugetlb":
+    """A mount namespace for crun, with hugetlb as a v1 controller; 0: needless. It ends with us, whatever happens."""
+    if not kit.hugetlb_on_v2():
         return 0
     ready, told = os.pipe()
     done, tell = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(tell)
+        answer = b"y"
         try:
-            call("unshare", CLONE_NEWNS)
-            call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
-            directory = "/sys/fs/cgroup/hugetlb"
-            # the tmpfs belongs to all: it is covered with one of our own, the hierarchies are bound into it
-            hierarchies = [name for name in os.listdir("/sys/fs/cgroup") if os.path.ismount(f"/sys/fs/cgroup/{name}")]
-            with tempfile.TemporaryDirectory() as place:
-                call("mount", b"tmpfs", place.encode(), b"tmpfs", 0, None)
-                for name in (*hierarchies, "hugetlb"):
-                    os.mkdir(f"{place}/{name}")
-                for name in hierarchies:
-                    call("mount", f"/sys/fs/cgroup/{name}".encode(), f"{place}/{name}".encode(), None, 4096, None)
-                call("mount", place.encode(), b"/sys/fs/cgroup", None, 4096 | MS_REC, None)
-                call("umount2", place.encode(), MNT_DETACH)
-            call("mount", b"cgroup", directory.encode(), b"cgroup", 0, b"hugetlb")
-            os.write(told, b"y")
+            kit.private_mounts()
+            kit.mount_hugetlb_v1()
         except OSError as error:
             print(f"bench: {error}", file=sys.stderr)
-            os.write(told, b"n")
+            answer = b"n"
+        os.write(told, answer)
         os.read(done, 1)
         os._exit(0)
-    answer = os.read(ready, 1)
-    namespace = os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY) if answer == b"y" else 0
+    namespace = os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY) if os.read(ready, 1) == b"y" else 0
     os.close(tell)
     os.waitpid(child, 0)
     for fd in (ready, told, done):
@@ -274,14 +247,13 @@ def find(names: "list[str]") -> "list[str]":
 
 def main() -> int:
     """Command line."""
-    own = os.environ.get("OCI_RUNTIME", str(ROOT / "build" / "ociruntime"))
     parser = argparse.ArgumentParser(description="compare the commands of OCI runtimes")
     parser.add_argument("--count", type=int, default=30, help="rounds (30)")
     parser.add_argument("--seccomp", choices=("off", "docker", "both"), default="both")
     parser.add_argument("--view", choices=("host", "v2"), default="host")
     parser.add_argument("--pause", type=float, default=10, help="ms of quiet before each command (10)")
     parser.add_argument("--json", type=Path, help="also write all times to a file")
-    parser.add_argument("runtimes", nargs="*", default=[own, "runc", "crun"])
+    parser.add_argument("runtimes", nargs="*", default=[kit.RUNTIME, "runc", "crun"])
     options = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("bench: needs root")
@@ -290,11 +262,12 @@ def main() -> int:
         return 1
     build = ROOT / "build" / "bench"
     build.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cc", "-O2", "-o", build / "timer", Path(__file__).with_name("timer.c")], check=True)
-    call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    subprocess.run(["cc", "-O2", "-o", build / "timer", HERE / "timer.c"], check=True)
+    kit.adopt_orphans()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if options.view == "v2":
-        private_view()
+        kit.private_mounts()
+        kit.mount_cgroup_v2()
     hugetlb = 0
     if options.view == "host" and any(Path(path).name == "crun" for path in paths):
         hugetlb = hugetlb_namespace()
@@ -308,7 +281,8 @@ def main() -> int:
             bench.measure(options.count, cgroup_v2=cgroup_v2, seccomp=seccomp)
             title = "docker's seccomp profile" if seccomp else "no seccomp"
             print(f"\n{options.count} rounds, {title}, cgroups: {'v2' if cgroup_v2 else 'as on the host'}\n")
-            show(runtimes)
+            if runtimes:
+                show(runtimes)
             results[title] = {runtime.name: runtime.times for runtime in runtimes}
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1))

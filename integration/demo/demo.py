@@ -6,10 +6,8 @@ Needs root and Debian's busybox-static; nothing is downloaded. Exit status 1 if 
 """
 
 import contextlib
-import ctypes
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +15,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-RUNTIME = os.environ.get("OCI_RUNTIME", "ociruntime")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import kit
+
+RUNTIME = kit.RUNTIME
 TIMEOUT = 30
 APPLETS = ("cat", "echo", "grep", "hostname", "id", "ls", "mount", "ps", "readlink", "sh", "sleep", "wc")
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
@@ -38,24 +40,10 @@ while read -r _ _ _ _ where _ rest; do rest=" $rest"; echo "mount $where ${rest#
 """
 
 
-def busybox() -> str:
-    """The static busybox of the host."""
-    for path in ("/bin/busybox", "/usr/bin/busybox"):
-        if os.access(path, os.X_OK):
-            return path
-    raise SystemExit("demo: busybox is missing: apt-get install busybox-static")
-
-
 def make_bundle(directory: Path) -> None:
     """A bundle made of one static program: rootfs with busybox, and the runtime's own default config.json."""
     rootfs = directory / "rootfs"
-    for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
-        (rootfs / name).mkdir(parents=True)
-    shutil.copy(busybox(), rootfs / "bin" / "busybox")
-    for applet in APPLETS:
-        (rootfs / "bin" / applet).symlink_to("busybox")
-    (rootfs / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\ndemo:x:1000:1000:demo:/:/bin/sh\n")
-    (rootfs / "etc" / "group").write_text("root:x:0:\ndemo:x:1000:\n")
+    kit.make_rootfs(rootfs, APPLETS)
     (rootfs / "demo.sh").write_text(FACTS)
     runtime("spec", "--bundle", str(directory))
     path = directory / "config.json"
@@ -114,7 +102,7 @@ def parse(text: str) -> "tuple[Facts, list[str]]":
 
 def host_facts() -> str:
     """FACTS, seen from the host."""
-    command = [busybox(), "sh", "-c", FACTS]
+    command = [kit.busybox(), "sh", "-c", FACTS]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT, check=True).stdout
 
 
@@ -147,22 +135,6 @@ def table(inside: str, outside: str) -> "Iterator[str]":
             yield f"the container shares the {name} namespace with the host"
 
 
-PR_SET_CHILD_SUBREAPER = 36
-
-
-def adopt_orphans() -> None:
-    """As an engine does: what a container leaves without a parent comes to us, see reap()."""
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0:
-        raise OSError(ctypes.get_errno(), "prctl")
-
-
-def reap() -> None:
-    """Collect the exit status of orphans that have ended."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0] > 0:
-            pass
-
-
 Snapshot = dict[str, set[str]]
 
 
@@ -185,6 +157,12 @@ def descendants() -> "set[str]":
     return {f"{pid} {parents[pid][1]}" for pid in ours if pid in parents and pid != os.getpid()}
 
 
+def device_node(path: Path) -> str:
+    """Name, type, owner and number of what is in /dev."""
+    info = path.lstat()
+    return f"{path} {info.st_mode:o} {info.st_uid}:{info.st_gid} {info.st_rdev:x}"
+
+
 def snapshot() -> Snapshot:
     """All that a container could leave behind on the host."""
     root = state_root()
@@ -192,6 +170,7 @@ def snapshot() -> Snapshot:
         "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
         "cgroups": {path for path, _, _ in os.walk("/sys/fs/cgroup")},
         f"containers in {root}": set(os.listdir(root)) if root.is_dir() else set(),
+        "device nodes": {device_node(path) for path in Path("/dev").iterdir()},
         "processes": descendants(),
     }
 
@@ -201,7 +180,7 @@ def compare(before: Snapshot, after: Snapshot, marks: "tuple[str, ...]") -> "Ite
     for name, old in before.items():
         new = after[name]
         left = new - old
-        ours = {item for item in left if name == "processes" or any(mark in item for mark in marks)}
+        ours = {item for item in left if name in ("processes", "device nodes") or any(mark in item for mark in marks)}
         words = "identical"
         if ours:
             words = f"{len(ours)} left by the container"
@@ -218,7 +197,7 @@ def main() -> int:
         raise SystemExit("demo: needs root")
     container_id = f"demo-{os.getpid()}"
     wrong: list[str] = []
-    adopt_orphans()
+    kit.adopt_orphans()
     # Debian's runc and crun would otherwise leave their first state directory, and so a difference
     state_root().mkdir(mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ociruntime-demo-") as name:
@@ -258,7 +237,7 @@ def steps(bundle: Path, container_id: str) -> "Iterator[str]":
     if state["status"] != "stopped":
         yield f"the program does not end: {state['status']}"
     runtime("delete", container_id)
-    reap()
+    kit.reap()
     print("  after delete   gone")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from integration.lib import probe as probes
 
 PROBE = "/probe"
-CGROUP_PREFIX = "ociruntime-it"
+CGROUP_PREFIX = f"ociruntime-it/it{os.getpid()}x"
 DEFAULT_CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 MASKED = [
     "/proc/acpi",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import subprocess
-import time
 from functools import cache
 from pathlib import Path
 
@@ -57,7 +55,9 @@ def own_mountinfo() -> list[str]:
 def cgroup_mounts() -> dict[str, str]:
     """Controller (or "name=systemd") -> mount point of its v1 hierarchy; "" -> mount point of cgroup2."""
     found: dict[str, str] = {}
-    for line in own_mountinfo():
+    lines = own_mountinfo()
+    covers = [n for n, line in enumerate(lines) if line.split(" ")[4] == "/sys/fs/cgroup"]
+    for line in lines[covers[-1] :] if covers else lines:
         left, right = line.split(" - ", 1)
         kind, _, options = right.split(" ", 2)
         point = left.split(" ")[4]
@@ -114,52 +114,22 @@ def can(*unshare_options: str) -> bool:
     return done.returncode == 0
 
 
-def hugetlb_to_v1() -> None:
-    """In our namespace only: a v1 hierarchy for hugetlb, so that cgroup2 has no controller left.
-
-    crun refuses a hybrid machine whose cgroup2 has controllers. The place is a tmpfs of ours over /sys/fs/cgroup,
-    so nothing is made in the machine's own. The controller goes back to cgroup2 when the namespace ends.
+def hide_v2() -> None:
+    """In our namespace only: a view without cgroup2, for a runtime that refuses a hybrid machine whose cgroup2 has
+    controllers (crun). The machine's own mounts and controllers stay as they are.
     """
-    points = {key: point for key, point in cgroup_mounts().items() if point.startswith("/sys/fs/cgroup/")}
-    if "hugetlb" in points or "hugetlb" not in v2_controllers():
+    points = {point for key, point in cgroup_mounts().items() if key and point.startswith("/sys/fs/cgroup/")}
+    unified = cgroup_mounts().get("", "")
+    if not points or not unified.startswith("/sys/fs/cgroup/"):
         return
     keep = os.open("/sys/fs/cgroup", os.O_PATH | os.O_DIRECTORY)
     try:
+        for point in {*points, unified}:
+            mount("none", point, "", MS_PRIVATE)
         mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "mode=755")
-        for point in sorted(set(points.values())):
+        for point in sorted(points):
             os.mkdir(point)
             mount(f"/proc/self/fd/{keep}/{Path(point).name}", point, "", MS_BIND)
-        os.mkdir("/sys/fs/cgroup/hugetlb")
-        for attempt in range(60):  # busy as long as somebody has containers on cgroup2
-            try:
-                with contextlib.suppress(OSError):
-                    os.rmdir(points[""] + "/ociruntime-it")
-                mount("cgroup", "/sys/fs/cgroup/hugetlb", "cgroup", 0, "hugetlb")
-                break
-            except OSError:
-                if attempt == 59:
-                    raise
-                time.sleep(1)
     finally:
         os.close(keep)
     cgroup_mounts.cache_clear()
-
-
-def hugetlb_back() -> bool:
-    """Give hugetlb back to cgroup2. The kernel keeps a v1 hierarchy whose removed groups are still dying when it is
-    unmounted, so it is mounted again, given time, and unmounted.
-    """
-    place = "/sys/fs/cgroup/hugetlb"
-    if "hugetlb" not in cgroup_mounts():
-        return True
-    unified = cgroup_mounts()[""]
-    umount(place)
-    for _ in range(20):
-        for _ in range(20):
-            if "hugetlb" in Path(unified, "cgroup.controllers").read_text().split():
-                return True
-            time.sleep(0.02)
-        mount("cgroup", place, "cgroup", 0, "hugetlb")
-        time.sleep(0.1)
-        umount(place)
-    return False

@@ -158,9 +158,9 @@ def thaw(path: str) -> None:
 
 
 def make_prefixes() -> None:
-    """The common parent of all test cgroups, in every hierarchy."""
+    """The common parent of all test cgroups of this session, in every hierarchy."""
     for top in hierarchies():
-        Path(top, CGROUP_PREFIX).mkdir(exist_ok=True)
+        Path(top, CGROUP_PREFIX).mkdir(parents=True, exist_ok=True)
 
 
 def remove_prefixes(token: str) -> list[str]:
@@ -170,5 +170,5 @@ def remove_prefixes(token: str) -> list[str]:
             os.rmdir(path)
     for top in hierarchies():
         with contextlib.suppress(OSError):
-            os.rmdir(Path(top, CGROUP_PREFIX))
+            os.rmdir(Path(top, CGROUP_PREFIX).parent)
     return cgroups_with(token)

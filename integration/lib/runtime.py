@@ -63,7 +63,7 @@ def run(
     timeout: float = TIMEOUT,
     env: Mapping[str, str] | None = None,
     cwd: str | Path | None = None,
-    pass_fds: Sequence[int] = (),
+    close_fds: bool = True,
     preexec_fn: Any = None,
 ) -> Result:
     """Run a command to its end. Streams go to unnamed files, so that a container that lives on and keeps them open
@@ -80,7 +80,7 @@ def run(
             stderr=err if stderr is None else stderr,
             env=None if env is None else dict(env),
             cwd=cwd,
-            pass_fds=pass_fds,
+            close_fds=close_fds,
             preexec_fn=preexec_fn,
         )
         try:

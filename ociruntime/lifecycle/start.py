@@ -56,9 +56,10 @@ def _release(state: "State", directory: "StateDir", pid: int) -> None:
         raise StateError(_DEAD, container_id=state.container_id, actual=status.STOPPED) from None
     fifo = -1
     try:
-        fifo = directory.open_fifo(posix.O_RDONLY | posix.O_NONBLOCK)
+        # Before the fifo: once that is open a short program may be over by the next line.
         if not status.alive(pid, state.start_time, state.boot_id):
             raise StateError(_DEAD, container_id=state.container_id, actual=status.STOPPED)
+        fifo = directory.open_fifo(posix.O_RDONLY | posix.O_NONBLOCK)
         report = _read_to_end(fifo, pidfd)
     except OSError as error:
         raise StepError("cannot open the start fifo", path=f"{directory.path}/exec.fifo", errno=error.errno or 0) from None

@@ -1,0 +1,1 @@
+"""The runtime below real engines: podman, containerd. See README.md."""

@@ -1,0 +1,115 @@
+"""Fixtures of the engine tests: one sandbox for all of them, an engine in it, and a look at what each test left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.conftest import TOKEN, _runtime
+from integration.engines import image as images
+from integration.engines.engines import Ctr, Podman
+from integration.engines.sandbox import PATH, Sandbox, Watch
+from integration.lib import host, leaks as leak_tools
+from integration.lib.differences import Difference, load as load_differences
+from integration.lib.runtime import Runtime
+
+HERE = Path(__file__).resolve().parent
+DIFFERENCES: list[Difference] = load_differences(HERE / "README.md")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The table of README.md: what other runtimes do differently below an engine."""
+    if os.geteuid() != 0:
+        return
+    name = _runtime(config).name
+    for item in items:
+        if item.path.parent != HERE:
+            continue
+        for difference in DIFFERENCES:
+            if difference.matches(name, f"{item.path.name}::{item.name}"):
+                if difference.how == "skip":
+                    item.add_marker(pytest.mark.skip(reason=difference.reason))
+                else:
+                    item.add_marker(pytest.mark.xfail(reason=difference.reason, strict=False))
+
+
+def needs(*programs: str) -> None:
+    """Skip when a program is missing."""
+    missing = [name for name in programs if not shutil.which(name, path=PATH)]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+@pytest.fixture(scope="package")
+def runtime(pytestconfig: pytest.Config) -> Runtime:
+    """The runtime under test."""
+    return _runtime(pytestconfig)
+
+
+@pytest.fixture(scope="package")
+def engine_work(work: Path) -> Iterator[Path]:
+    """Stores and settings of the engines."""
+    path = work / "engines"
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="package")
+def sandbox(engine_work: Path) -> Iterator[Sandbox]:
+    """The sandbox. When it is closed the machine must be as it was."""
+    needs("unshare", "mount")
+    if not host.cgroup_mounts():
+        pytest.skip("no cgroups")
+    if not images.busybox():
+        pytest.skip("not installed: busybox-static")
+    null = leak_tools.null_device()
+    mounts = sorted(host.own_mountinfo())
+    box = Sandbox(engine_work, f"ociruntime-engines-{TOKEN}")
+    yield box
+    left = box.close()
+    assert not left, f"cgroups left: {left}"
+    assert leak_tools.null_device() == null
+    assert sorted(host.own_mountinfo()) == mounts
+    assert not leak_tools.processes_with(TOKEN)
+
+
+@pytest.fixture(scope="package")
+def image(engine_work: Path, probe: Path) -> Path:
+    """The archive of the image."""
+    return images.make(engine_work / "image.tar", probe)
+
+
+@pytest.fixture(scope="package")
+def podman(sandbox: Sandbox, engine_work: Path, runtime: Runtime, image: Path) -> Podman:
+    """podman, with the image loaded."""
+    needs("podman", "conmon")
+    engine = Podman(sandbox, engine_work, runtime.path)
+    engine("load", "-i", str(image)).ok()
+    assert engine.run("true").code == 0
+    return engine
+
+
+@pytest.fixture(scope="package")
+def ctr(sandbox: Sandbox, engine_work: Path, runtime: Runtime, image: Path) -> Ctr:
+    """ctr and containerd, with the image loaded."""
+    needs("containerd", "ctr", "containerd-shim-runc-v2")
+    engine = Ctr(sandbox, engine_work, runtime.path)
+    engine("image", "import", str(image)).ok()
+    return engine
+
+
+@pytest.fixture(autouse=True)
+def leaks(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Watch]:
+    """Every test leaves the sandbox as it was: no process, cgroup, mount or state of a container."""
+    watch = Watch(sandbox)
+    yield watch
+    if "podman" in request.fixturenames:
+        request.getfixturevalue("podman")("rm", "-f", "-a", "-t", "0")
+    report = watch.found()
+    if report:
+        pytest.fail("left behind:\n" + "\n".join(report), pytrace=False)

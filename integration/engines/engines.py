@@ -1,0 +1,133 @@
+"""The engines: how podman and ctr are called in the sandbox."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from integration.engines.image import IMAGE
+from integration.engines.sandbox import Running, Sandbox
+from integration.lib.container import wait_until
+from integration.lib.runtime import Result
+
+
+class Podman:
+    """podman with a store of its own and the runtime under test, given as an absolute path.
+
+    What podman knows about a runtime it does not ship with, it has from containers.conf, by the last part of the path:
+    json: the runtime takes --log-format json and --log (runtime_supports_json); without, errors come by stderr.
+    """
+
+    def __init__(self, sandbox: Sandbox, work: Path, runtime: str) -> None:
+        self.sandbox = sandbox
+        self.runtime = runtime
+        self.numbers = itertools.count(1)
+        self.configs: dict[bool, Path] = {}
+        name = Path(runtime).name
+        for with_json in (False, True):
+            self.configs[with_json] = work / f"containers-{'json' if with_json else 'bare'}.conf"
+            self.configs[with_json].write_text(
+                '[containers]\nnetns = "none"\nlog_driver = "k8s-file"\n'
+                f"[engine]\nruntime_supports_json = {json.dumps([name] if with_json else [])}\n"
+                f"runtime_supports_nocgroup = {json.dumps([name])}\n"
+            )
+        self.base = [
+            "podman", "--root", str(work / "podman"), "--runroot", "/run/podman-run", "--tmpdir", "/run/podman-tmp",
+            "--storage-driver", "overlay", "--cgroup-manager", "cgroupfs", "--events-backend", "file",
+            "--runtime", runtime,
+        ]  # fmt: skip
+
+    def name(self) -> str:
+        """A new name for a container."""
+        return f"c{next(self.numbers)}"
+
+    def argv(self, words: Sequence[str], json_log: bool) -> tuple[list[str], dict[str, str]]:
+        """Command line and what is added to the environment."""
+        return [*self.base, *words], {"CONTAINERS_CONF": str(self.configs[json_log])}
+
+    def __call__(self, *words: str, json_log: bool = False, timeout: float = 60, stdin: bytes = b"") -> Result:
+        """A podman command."""
+        argv, env = self.argv(words, json_log)
+        return self.sandbox.run(argv, env=env, timeout=timeout, stdin=stdin)
+
+    def start(self, *words: str) -> Running:
+        """A podman command that is not waited for."""
+        argv, env = self.argv(words, False)
+        return self.sandbox.start(argv, env=env, open_stdin=True)
+
+    def run(self, *words: str, options: Sequence[str] = (), **how: Any) -> Result:
+        """podman run --rm, with these options, of these words."""
+        return self("run", "--rm", *options, IMAGE, *words, **how)
+
+    def sh(self, script: str, *options: str, **how: Any) -> str:
+        """What a shell script in a container prints; it must succeed."""
+        return self.run("sh", "-c", script, options=options, **how).ok().text.strip()
+
+    def detached(self, *words: str, options: Sequence[str] = ()) -> str:
+        """podman run -d; the name of the container."""
+        name = self.name()
+        self("run", "-d", "--name", name, *options, IMAGE, *words).ok()
+        return name
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """podman inspect."""
+        found: list[dict[str, Any]] = self("container", "inspect", name).ok().json
+        return found[0]
+
+    def wait_logs(self, name: str, text: str) -> None:
+        """Until the container has written text."""
+        wait_until(lambda: text in self("logs", name).text, 10, f"{text} in the logs of {name}")
+
+
+class Ctr:
+    """ctr with a containerd of its own. Every container has an absolute cgroup: ctr's own default is relative."""
+
+    def __init__(self, sandbox: Sandbox, work: Path, runtime: str) -> None:
+        self.sandbox = sandbox
+        self.runtime = runtime
+        self.numbers = itertools.count(1)
+        config = work / "containerd.toml"
+        config.write_text(
+            f'version = 2\nroot = "{work}/containerd"\nstate = "/run/containerd-state"\noom_score = 0\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n'
+            '[grpc]\naddress = "/run/containerd/containerd.sock"\n'
+        )
+        self.daemon = sandbox.start(["containerd", "--config", str(config), "--log-level", "warn"])
+        wait_until(lambda: self("version").code == 0, 30, "containerd")
+
+    def __call__(self, *words: str, timeout: float = 60) -> Result:
+        """A ctr command."""
+        return self.sandbox.run(["ctr", "-a", "/run/containerd/containerd.sock", *words], timeout=timeout)
+
+    def name(self) -> str:
+        """A new container id."""
+        return f"r{next(self.numbers)}"
+
+    def words(self, name: str, words: Sequence[str], options: Sequence[str]) -> list[str]:
+        """The words of ctr run."""
+        return [
+            "run", "--runtime", "io.containerd.runc.v2", "--runc-binary", self.runtime, "--cgroup", f"/ctr/{name}",
+            *options, IMAGE, name, *words,
+        ]  # fmt: skip
+
+    def run(self, *words: str, options: Sequence[str] = (), name: str = "", **how: Any) -> Result:
+        """ctr run --rm, with these options, of these words."""
+        return self(*self.words(name or self.name(), words, ["--rm", *options]), **how)
+
+    def sh(self, script: str, *options: str) -> str:
+        """What a shell script in a container prints; it must succeed."""
+        return self.run("sh", "-c", script, options=options).ok().text.strip()
+
+    def detached(self, *words: str, options: Sequence[str] = ()) -> str:
+        """ctr run -d; the id of the container."""
+        name = self.name()
+        self(*self.words(name, words, ["-d", *options])).ok()
+        return name
+
+    def tasks(self) -> dict[str, tuple[int, str]]:
+        """ctr task ls: id -> (pid, status)."""
+        lines = self("task", "ls").ok().text.splitlines()[1:]
+        return {row[0]: (int(row[1]), row[2]) for row in (line.split() for line in lines)}

@@ -1,0 +1,213 @@
+"""The sandbox, seen from outside: start the agent, send it commands, take everything away at the end."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from integration.lib import host
+from integration.lib.runtime import Result
+
+AGENT = Path(__file__).with_name("agent.py")
+STATE_ROOTS = ["/run/ociruntime", "/run/runc", "/run/crun", "/run/containerd/runc/default"]
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+Answer = dict[str, Any]
+
+
+def hierarchies() -> list[tuple[str, str, str, str]]:
+    """The host's cgroup hierarchies: (mount point, its place below /sys/fs/cgroup, type, mount options)."""
+    by_point: dict[str, list[str]] = {}
+    for name, point in host.cgroup_mounts().items():
+        by_point.setdefault(point, []).append(name)
+    found = []
+    for point, names in sorted(by_point.items()):
+        if names == [""]:
+            found.append((point, "unified" if len(by_point) > 1 else ".", "cgroup2", ""))
+        else:
+            named = any(name.startswith("name=") for name in names)
+            found.append((point, Path(point).name, "cgroup", ",".join((["none"] if named else []) + sorted(names))))
+    return found
+
+
+class Running:
+    """A command that was started and not waited for."""
+
+    def __init__(self, sandbox: Sandbox, argv: Sequence[str], pid: int) -> None:
+        self.sandbox = sandbox
+        self.argv = list(argv)
+        self.pid = pid
+
+    def output(self) -> Result:
+        """What it has written so far; code 0 while it runs."""
+        answer = self.sandbox.ask("output", pid=self.pid)
+        return as_result(self.argv, {**answer, "code": answer["code"] or 0})
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.sandbox.ask("signal", pid=self.pid, number=number)
+
+    def wait(self, timeout: float = 30) -> Result:
+        """Its end."""
+        return as_result(self.argv, self.sandbox.ask("wait", pid=self.pid, timeout=timeout), timeout)
+
+
+def as_result(argv: Sequence[str], answer: Answer, timeout: float = 0) -> Result:
+    """The agent's answer as what other tests have from a command."""
+    out, err = base64.b64decode(answer["out"]), base64.b64decode(answer["err"])
+    code = answer["code"]
+    if code is None:
+        raise AssertionError(f"no end after {timeout} s: {Result(argv, -9, out, err)!r}")
+    return Result(argv, code if code >= 0 else 128 - code, out, err)
+
+
+class Sandbox:
+    """Namespaces of its own and a branch of every cgroup hierarchy, with one long-lived process that runs commands."""
+
+    def __init__(self, work: Path, name: str) -> None:
+        self.groups = []
+        self.numbers = itertools.count(1)
+        self.waiting: dict[int, Future[Answer]] = {0: Future()}
+        self.lock = threading.Lock()
+        for directory in ("home", "tmp"):
+            work.joinpath(directory).mkdir()
+        self.env = {"PATH": PATH, "HOME": str(work / "home"), "TMPDIR": str(work / "tmp"), "LC_ALL": "C.UTF-8"}
+        table = hierarchies()
+        for point, _, kind, _ in table:
+            group = Path(point, name)
+            group.mkdir()
+            self.groups.append(group)
+            if kind == "cgroup2" and len(table) == 1:
+                for controller in Path(point, "cgroup.controllers").read_text().split():
+                    with contextlib.suppress(OSError):
+                        Path(point, "cgroup.subtree_control").write_text(f"+{controller}")
+        settings = {
+            "groups": [str(group) for group in self.groups],
+            "mounts": [list(row[1:]) for row in table],
+            "state": STATE_ROOTS,
+        }
+        self.log = work / "agent.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                ["unshare", "-m", "-n", "-p", "-i", "-u", "-f", "--kill-child", "--mount-proc", "--propagation",
+                 "private", "/usr/bin/python3", "-I", str(AGENT), json.dumps(settings)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=self.env, cwd="/",
+            )  # fmt: skip
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        try:
+            self.waiting[0].result(60)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            answer = json.loads(line)
+            self.waiting.pop(answer["id"]).set_result(answer)
+        for future in list(self.waiting.values()):
+            future.set_exception(RuntimeError(f"the sandbox is gone: {self.log.read_text()}"))
+
+    def ask(self, do: str, **request: Any) -> Answer:
+        """One request to the agent and its answer; may be called from several threads."""
+        future: Future[Answer] = Future()
+        assert self.process.stdin is not None
+        with self.lock:
+            number = next(self.numbers)
+            self.waiting[number] = future
+            self.process.stdin.write(json.dumps({"id": number, "do": do, **request}).encode() + b"\n")
+            self.process.stdin.flush()
+        answer = future.result(request.get("timeout", 0) + 60)
+        if "failed" in answer:
+            raise RuntimeError(f"{do}: {answer['failed']}")
+        return answer
+
+    def run(
+        self, argv: Sequence[str], *, timeout: float = 60, env: Mapping[str, str] | None = None, stdin: bytes = b""
+    ) -> Result:
+        """Run a command to its end. env: added to the sandbox's own."""
+        given = base64.b64encode(stdin).decode()
+        answer = self.ask("run", argv=list(argv), timeout=timeout, env={**self.env, **(env or {})}, stdin=given)
+        return as_result(argv, answer, timeout)
+
+    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, open_stdin: bool = False) -> Running:
+        """Start a command."""
+        whole = {**self.env, **(env or {})}
+        return Running(self, argv, self.ask("start", argv=list(argv), env=whole, open_stdin=open_stdin)["pid"])
+
+    def read(self, path: str) -> str:
+        """A file of the sandbox, stripped."""
+        return self.run(["cat", path]).ok().text.strip()
+
+    def look(self) -> dict[str, list[str]]:
+        """Processes, cgroups, mounts, state of the runtime."""
+        return {key: value for key, value in self.ask("look").items() if key != "id"}
+
+    def close(self) -> list[str]:
+        """End everything in the sandbox and remove its cgroups; returns what could not be removed."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.reader.join(10)
+        self.process.stdout.close()
+        for _ in range(100):
+            left = [directory for group in self.groups for directory, _, _ in os.walk(group)]
+            for directory in sorted(left, reverse=True):
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
+            left = [str(group) for group in self.groups if group.exists()]
+            if not left:
+                break
+            time.sleep(0.05)
+        return left
+
+
+class Watch:
+    """What is in the sandbox before a test, and what has come to it since."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.before = sandbox.look()
+
+    def found(self, settle: float = 8.0) -> list[str]:
+        """What is left, after a moment for the engine's own cleaning, which it does in the background."""
+        end = time.monotonic() + settle
+        while True:
+            now = self.sandbox.look()
+            report = []
+            for kind, entries in now.items():
+                if kind == "processes":
+                    known = {entry.split()[0] for entry in self.before[kind]}
+                    report += [f"process {entry}" for entry in entries if entry.split()[0] not in known]
+                else:
+                    new = Counter(entries) - Counter(self.before[kind])
+                    report += [f"{kind}: {entry}" for entry in new if not kept(kind, entry)]
+            if not report or time.monotonic() > end:
+                return report
+            time.sleep(0.05)
+
+    def check(self) -> None:
+        """Fail when anything is left."""
+        report = self.found()
+        assert not report, "left behind:\n" + "\n".join(report)
+
+
+def kept(kind: str, entry: str) -> bool:
+    """Parents of containers' cgroups stay: libpod_parent is podman's."""
+    return kind == "cgroups" and entry.rpartition("/")[2] == "libpod_parent"
