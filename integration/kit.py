@@ -50,34 +50,41 @@ def mount_cgroup_v2() -> None:
     call("mount", b"cgroup2", CGROUPS.encode(), b"cgroup2", 0, None)
 
 
-def hugetlb_on_v2() -> bool:
-    """Are v1 and v2 mixed in a way that crun refuses, with hugetlb as the only controller of v2?"""
-    controllers = Path(CGROUPS, "unified", "cgroup.controllers")
-    return controllers.is_file() and controllers.read_text().strip() == "hugetlb"
+def is_hybrid() -> bool:
+    """Does the host mount cgroup v1 controllers, and v2 with the rest beside them?"""
+    return Path(CGROUPS, "unified", "cgroup.controllers").is_file()
 
 
-def mount_hugetlb_v1() -> None:
-    """Move hugetlb to v1 as long as this mount namespace lives. After private_mounts().
+def mount_cgroup_v1(*, unified: bool, hugetlb: bool) -> None:
+    """A directory of cgroup hierarchies of our own instead of the host's. After private_mounts().
 
-    The directory of hierarchies belongs to all: it is covered with one of our own, the hierarchies are bound into it.
+    unified: with cgroup v2 as well (crun refuses it while it has controllers). hugetlb: make it a v1 controller as long
+    as this mount namespace lives, if it is free: it is not while there are cgroups of others in v2.
     """
     hierarchies = [name for name in os.listdir(CGROUPS) if os.path.ismount(f"{CGROUPS}/{name}")]
     with tempfile.TemporaryDirectory() as place:
         call("mount", b"tmpfs", place.encode(), b"tmpfs", 0, None)
-        for name in (*hierarchies, "hugetlb"):
-            os.mkdir(f"{place}/{name}")
         for name in hierarchies:
-            call("mount", f"{CGROUPS}/{name}".encode(), f"{place}/{name}".encode(), None, MS_BIND, None)
+            if name != "unified" or unified:
+                os.mkdir(f"{place}/{name}")
+                call("mount", f"{CGROUPS}/{name}".encode(), f"{place}/{name}".encode(), None, MS_BIND, None)
+            call("umount2", f"{CGROUPS}/{name}".encode(), MNT_DETACH)
+        if os.path.ismount(CGROUPS):
+            call("umount2", CGROUPS.encode(), MNT_DETACH)
         call("mount", place.encode(), CGROUPS.encode(), None, MS_BIND | MS_REC, None)
         call("umount2", place.encode(), MNT_DETACH)
-    patience = time.monotonic() + 20
+    if not hugetlb or os.path.ismount(f"{CGROUPS}/hugetlb"):
+        return
+    os.mkdir(f"{CGROUPS}/hugetlb")
+    patience = time.monotonic() + 5
     while True:
         try:
             call("mount", b"cgroup", f"{CGROUPS}/hugetlb".encode(), b"cgroup", 0, b"hugetlb")
         except OSError as error:
-            # somebody's container is in a v2 cgroup just now
             if error.errno != errno.EBUSY or time.monotonic() > patience:
-                raise
+                os.rmdir(f"{CGROUPS}/hugetlb")
+                print(f"hugetlb stays on cgroup v2: {error.strerror}")
+                return
             time.sleep(0.05)
         else:
             return

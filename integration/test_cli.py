@@ -135,7 +135,7 @@ def test_help_names_all_flags(runtime: Runtime) -> None:
     for flag in ("bundle", "console-socket", "pid-file", "no-pivot", "no-new-keyring", "preserve-fds"):
         assert flag in text
     if runtime.ours:
-        for flag in ("pidfd-socket", "detach", "config"):
+        for flag in ("pidfd-socket", "config"):
             assert flag in text
 
 

@@ -10,18 +10,16 @@ HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "post
 NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 
 # Annotations of config.json that change what the runtime does; a trailing dot is a prefix.
-UNSAFE_ANNOTATIONS: "tuple[str, ...]" = ()
+UNSAFE_ANNOTATIONS = ("run.oci.hooks.stderr", "run.oci.hooks.stdout", "run.oci.keep_original_groups")
 
 CGROUP = {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False}
 IDMAP = False
-NET_DEVICES = False
-INTEL_RDT = False
-INTEL_RDT_MONITORING = False
+NET_DEVICES = True
+INTEL_RDT = True
+INTEL_RDT_MONITORING = True
 SELINUX = False
 APPARMOR = True
-SECCOMP_NOTIFY = False
-MEMORY_POLICY_MODES: "tuple[str, ...]" = ()
-MEMORY_POLICY_FLAGS: "tuple[str, ...]" = ()
+SECCOMP_NOTIFY = True
 CHECKPOINT = False
 
 
@@ -88,6 +86,7 @@ def document() -> "dict[str, object]":
     from ociruntime import __version__
     from ociruntime.capabilities import NUMBERS
     from ociruntime.mounts.options import names
+    from ociruntime.scheduling import MEMORY_FLAGS, MEMORY_MODES
 
     annotations = {
         "org.opencontainers.runc.checkpoint.enabled": "true" if CHECKPOINT else "false",
@@ -109,7 +108,7 @@ def document() -> "dict[str, object]":
             "apparmor": {"enabled": APPARMOR},
             "selinux": {"enabled": SELINUX},
             "intelRdt": {"enabled": INTEL_RDT, "schemata": INTEL_RDT, "monitoring": INTEL_RDT_MONITORING},
-            "memoryPolicy": {"modes": list(MEMORY_POLICY_MODES), "flags": list(MEMORY_POLICY_FLAGS)},
+            "memoryPolicy": {"modes": list(MEMORY_MODES), "flags": list(MEMORY_FLAGS)},
             "mountExtensions": {"idmap": {"enabled": IDMAP}},
             "netDevices": {"enabled": NET_DEVICES},
         },

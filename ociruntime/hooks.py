@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ociruntime.shim.sync import Message
 
 OUTPUT_KEPT = 4096
+# Annotations that name a file to which the output of every hook is appended; then an error cannot quote it.
+STDOUT_ANNOTATION = "run.oci.hooks.stdout"
+STDERR_ANNOTATION = "run.oci.hooks.stderr"
 # What later commands need of the section; create saves it in the state.
 LATER = ("startContainer", "poststart", "poststop")
 
@@ -51,8 +54,37 @@ def _argv(hook: "Mapping[str, Any]") -> "list[str]":
     return hook.get("args") or [hook["path"]]
 
 
+def _output_path(annotations: "Mapping[str, str] | None", key: str, bundle: str) -> str:
+    """The file that an annotation names; relative paths count from the bundle. "" is none."""
+    path = (annotations or {}).get(key) or ""
+    return path if not path or path.startswith("/") else f"{bundle}/{path}"
+
+
+def open_output(path: str) -> int:
+    """A file for output of hooks: appended to, made (mode 0700, less the umask) when it is not there."""
+    flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_NOCTTY | posix.O_CLOEXEC
+    return posix.open(path, flags, 0o700)
+
+
+def outputs(config: "dict[str, Any]", bundle: str) -> "list[Op]":
+    """Ops that give the init process the files for the output of its hooks, if there are both."""
+    section = config.get("hooks") or {}
+    annotations = config.get("annotations")
+    if not annotations or not (section.get("createContainer") or section.get("startContainer")):
+        return []
+    result = []
+    for key, flag in ((STDOUT_ANNOTATION, plan.STDOUT), (STDERR_ANNOTATION, plan.STDERR)):
+        path = _output_path(annotations, key, bundle)
+        if path:
+            result.append(plan.op("hook", f"/annotations/{key}", flags=flag, fd=plan.FdSource("append", path)))
+    return result
+
+
 def ops(config: "dict[str, Any]", kind: str, state: str) -> "list[Op]":
-    """Ops for hooks that run in the container's namespaces. state: the JSON text for their stdin."""
+    """Ops for hooks that run in the container's namespaces. state: the JSON text for their stdin.
+
+    A startContainer hook without env gets the program's: it comes from the image, and the caller's is none of its business.
+    """
     section = config.get("hooks")
     result: list[Op] = []
     if not section:
@@ -62,7 +94,8 @@ def ops(config: "dict[str, Any]", kind: str, state: str) -> "list[Op]":
         argv = _argv(hook)
         env = hook.get("env")
         if env is None:
-            env = caller_environment()
+            inside = kind == "startContainer"
+            env = ((config.get("process") or {}).get("env") or []) if inside else caller_environment()
         result.append(
             plan.op(
                 "hook",
@@ -102,7 +135,7 @@ def run(section: "Mapping[str, Any]", kind: str, state: "dict[str, object]", cwd
         return
     text = (dumps(state) + "\n").encode("utf-8", "surrogateescape")
     for index, hook in enumerate(hooks):
-        _run_one(hook, kind, index, text, cwd)
+        _run_one(hook, kind, index, text, cwd, state)
 
 
 def run_all(section: "Mapping[str, Any]", kind: str, state: "dict[str, object]", cwd: str) -> "list[HookError]":
@@ -111,7 +144,7 @@ def run_all(section: "Mapping[str, Any]", kind: str, state: "dict[str, object]",
     text = (dumps(state) + "\n").encode("utf-8", "surrogateescape")
     for index, hook in enumerate(section.get(kind) or ()):
         try:
-            _run_one(hook, kind, index, text, cwd)
+            _run_one(hook, kind, index, text, cwd, state)
         except HookError as error:
             failures.append(error)
     return failures
@@ -124,7 +157,28 @@ def _open_directory(path: str) -> int:
         return -1  # the bundle may be gone at delete: the hook stays where we are
 
 
-def _run_one(hook: "Mapping[str, Any]", kind: str, index: int, text: bytes, cwd: str) -> None:
+def _streams(state: "dict[str, Any]", kind: str, index: int, path: str, writer: int) -> "tuple[int, int, list[int]]":
+    """(stdout, stderr, fds to close): the files of the annotations, writer for a stream without one."""
+    annotations = state.get("annotations")
+    if not annotations:
+        return writer, writer, []
+    opened: list[int] = []
+    streams = []
+    for key in (STDOUT_ANNOTATION, STDERR_ANNOTATION):
+        file = _output_path(annotations, key, state["bundle"])
+        try:
+            streams.append(open_output(file) if file else writer)
+        except OSError as error:
+            for fd in opened:
+                posix.close(fd)
+            what = f"the file of the annotation {key}, '{file}', cannot be opened"
+            raise HookError(kind, index, what, path=path, errno=error.errno or 0) from None
+        if file:
+            opened.append(streams[-1])
+    return streams[0], streams[1], opened
+
+
+def _run_one(hook: "Mapping[str, Any]", kind: str, index: int, text: bytes, cwd: str, state: "dict[str, Any]") -> None:
     from ociruntime.shim.spawn import run_process
 
     path = hook["path"]
@@ -135,16 +189,23 @@ def _run_one(hook: "Mapping[str, Any]", kind: str, index: int, text: bytes, cwd:
     stdin = posix.memfd_create("state", posix.MFD_CLOEXEC)
     reader, writer = posix.pipe2(posix.O_CLOEXEC)
     directory = _open_directory(cwd)
+    files: list[int] = []
     try:
         posix.write(stdin, text)
         posix.lseek(stdin, 0, 0)
+        out, err, files = _streams(state, kind, index, path, writer)
         pid, pidfd = run_process(
-            path, _argv(hook), env, cwd_fd=directory, stdin=stdin, stdout=writer, stderr=writer, new_session=True
+            path, _argv(hook), env, cwd_fd=directory, stdin=stdin, stdout=out, stderr=err, new_session=True
         )
+    except HookError:
+        posix.close(reader)
+        raise
     except OCIError as error:
         posix.close(reader)
         raise HookError(kind, index, "cannot be executed", path=path, errno=error.errno) from None
     finally:
+        for fd in files:
+            posix.close(fd)
         posix.close(stdin)
         posix.close(writer)
         if directory >= 0:
@@ -153,7 +214,7 @@ def _run_one(hook: "Mapping[str, Any]", kind: str, index: int, text: bytes, cwd:
         output, in_time = _follow(reader, pidfd, hook.get("timeout") or 0)
         if not in_time:
             _kill_group(pid)
-        _, status = posix.waitpid(pid, 0)
+        status = _wait(pid)
     finally:
         posix.close(reader)
         posix.close(pidfd)
@@ -162,6 +223,13 @@ def _run_one(hook: "Mapping[str, Any]", kind: str, index: int, text: bytes, cwd:
         raise HookError(kind, index, "timed out and was killed", path=path, output=printed, errno=ETIMEDOUT)
     if status:
         raise HookError(kind, index, outcome(status), path=path, output=printed)
+
+
+def _wait(pid: int) -> int:
+    try:
+        return posix.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return 0xFF00  # the caller ignores SIGCHLD, so the kernel has thrown the status away: not known to be good
 
 
 def _kill_group(pid: int) -> None:

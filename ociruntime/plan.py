@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
 # plan_op.flags (shim.h, OPF_*)
 RECURSIVE = 1
+STDOUT = 1
+STDERR = 2
+SAME = 1
 FILE = 2
 PLAIN_DIR = 4
 NO_PIVOT = 8
+KEEP = 8
 RETRY = 16
 IN_PROC = 16
 HOME = 32
@@ -66,11 +70,13 @@ SYNC_HOOKS = 2
 SYNC_READY = 3
 SYNC_SECCOMP = 4
 SYNC_CREATED = 5
+SYNC_LISTENER = 6
 
 
 class FdSource:
     """What the parent opens for an op. kind: "tree" (open_tree CLONE; path may be a symlink unless nofollow),
-    "write" (O_WRONLY, an existing file), "path" (O_PATH). recursive: for trees.
+    "write" (O_WRONLY, an existing file), "append" (a log: made with mode 0700 if missing), "path" (O_PATH).
+    recursive: for trees.
     """
 
     __slots__ = ("kind", "nofollow", "path", "recursive")

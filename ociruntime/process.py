@@ -55,9 +55,7 @@ RLIMITS = {
     "RLIMIT_RTTIME": 15,
 }
 
-# Valid fields that change the process and that this runtime does not apply: refused, never silently dropped.
-UNSUPPORTED_PROCESS = ("scheduler", "ioPriority")
-UNSUPPORTED_LINUX = ("personality", "memoryPolicy")
+KEEP_GROUPS_ANNOTATION = "run.oci.keep_original_groups"
 
 
 class Process:
@@ -109,10 +107,6 @@ def lower(
     Without /process the container can be created but not started: the one op reports that.
     Raises ConfigError or UnsupportedError at the field. Source: runtime-spec config.md, "Process".
     """
-    linux = config.get("linux") or {}
-    for name in UNSUPPORTED_LINUX:
-        if linux.get(name):
-            raise UnsupportedError(f"linux.{name}", "a later version of ociruntime", pointer=f"/linux/{name}")
     process = config.get("process")
     if process is None:
         result = Process()
@@ -141,9 +135,6 @@ def lower_process(
     selinux: "bool | None" = None,
 ) -> Process:
     """Lower one process object whose JSON pointer is `at` ("" for a file of its own). Otherwise as lower()."""
-    for name in UNSUPPORTED_PROCESS:
-        if process.get(name):
-            raise UnsupportedError(f"process.{name}", "a later version of ociruntime", pointer=f"{at}/{name}")
     result = Process()
     user_namespace, maps = _user_namespace(config)
     user = process.get("user") or {}
@@ -167,12 +158,16 @@ def lower_process(
     sets, drop = _capabilities(process, at, available, result.warnings)
     env, flags = environment(process, at)
     arguments = _args(process, at)
+    if keeps_groups(config):
+        credentials = _kept_groups(user, at, uid, gid, result.warnings)
+    else:
+        credentials = _credentials(user, at, uid, gid, maps and maps[1], host.euid, keep_groups)
     result.identity += (
         plan.op("chdir", f"{at}/cwd", strings=(directory,), flags=plan.RETRY),
         plan.op("environment", f"{at}/env", strings=(plan.pack_list(env),), args=(len(env), uid), flags=flags),
         plan.op("bounding", f"{at}/capabilities/bounding" if sets is not None else at, args=(drop,)),
         plan.op("stdio_owner", f"{at}/user/uid", args=(uid,)),
-        _credentials(user, at, uid, gid, maps and maps[1], host.euid, keep_groups),
+        credentials,
         plan.op("chdir", f"{at}/cwd", strings=(directory,)),
         plan.op("check_cwd", f"{at}/cwd"),
         plan.op("capabilities", f"{at}/capabilities", args=sets or (0, 0, 0, 0)),
@@ -242,6 +237,26 @@ def _credentials(
         args=(uid << 32 | gid, len(groups)),
         flags=plan.KEEP_GROUPS if keep_groups else 0,
     )
+
+
+def keeps_groups(config: "dict[str, Any]") -> bool:
+    """Whether an annotation asks that the process keeps the supplementary groups of the runtime's caller.
+
+    For an unprivileged user whose access to a volume comes from a group: setgroups(2) could only take that away.
+    """
+    return (config.get("annotations") or {}).get(KEEP_GROUPS_ANNOTATION) in ("1", "true")
+
+
+def _kept_groups(user: "dict[str, Any]", at: str, uid: int, gid: int, warnings: "list[tuple[str, str]]") -> "Op":
+    """The credentials with setgroups left out, and so without the groups of the config."""
+    if user.get("additionalGids"):
+        warnings.append(
+            (
+                f"{at}/user/additionalGids",
+                f"the annotation {KEEP_GROUPS_ANNOTATION} keeps the caller's groups, ignoring",
+            )
+        )
+    return plan.op("credentials", f"{at}/user", strings=(b"",), args=(uid << 32 | gid, 0), flags=plan.KEEP_GROUPS)
 
 
 def _umask(user: "dict[str, Any]", at: str) -> "Op":

@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from ociruntime import features
+from ociruntime import features, hooks, process
 from ociruntime.capabilities import NUMBERS
 from ociruntime.mounts import options
 from ociruntime.seccomp import compile
@@ -56,11 +56,28 @@ def test_seccomp_with_and_without_the_binding(monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_not_there_is_not_claimed() -> None:
     """Engines turn user namespaces on because of idmap, and so on: each key here has its own feature to wait for."""
     assert linux()["mountExtensions"] == {"idmap": {"enabled": False}}
-    assert linux()["netDevices"] == {"enabled": False}
-    assert linux()["intelRdt"]["enabled"] is False
-    assert linux()["memoryPolicy"] == {"modes": [], "flags": []}
     assert linux()["cgroup"]["systemd"] is False
     assert features.document()["annotations"]["org.opencontainers.runc.checkpoint.enabled"] == "false"  # type: ignore[index]
+
+
+def test_memory_policies_are_the_tables() -> None:
+    """Every word of the specification: which of them a kernel knows is its own business."""
+    policy = linux()["memoryPolicy"]
+    schema = json.loads((SCHEMA.parent / "config.schema.json").read_text())["$defs"]["memoryPolicy"]["properties"]
+    assert sorted(policy["modes"]) == sorted(schema["mode"]["enum"])  # type: ignore[call-overload]
+    assert sorted(policy["flags"]) == sorted(schema["flags"]["items"]["enum"])  # type: ignore[call-overload]
+
+
+def test_annotations_that_change_what_the_runtime_does() -> None:
+    unsafe = features.document()["potentiallyUnsafeConfigAnnotations"]
+    assert isinstance(unsafe, list)
+    assert {hooks.STDOUT_ANNOTATION, hooks.STDERR_ANNOTATION, process.KEEP_GROUPS_ANNOTATION} <= set(unsafe)
+
+
+def test_what_the_parent_does_is_claimed() -> None:
+    """Compiled in, whatever the machine offers [E7, E8]."""
+    assert linux()["netDevices"] == {"enabled": True}
+    assert linux()["intelRdt"] == {"enabled": True, "schemata": True, "monitoring": True}
 
 
 def test_libseccomp_release_is_three_numbers() -> None:

@@ -19,9 +19,12 @@ FLOORS = {
     "cgroups": 3,
     "features": 3,
     "hooks": 3,
+    "intel_rdt": 3,
     "mounts": 3,
     "namespaces": 3,
+    "network": 3,
     "process": 3,
+    "scheduling": 3,
     "seccomp": 3,
     "sysctl": 3,
     "config": 2,
@@ -42,6 +45,7 @@ ALLOWED = {
     ("features", "mounts"): "the table of mount options is what it lists",
     ("features", "seccomp"): "the tables of seccomp words are what it lists",
     ("features", "hooks"): "the kinds of hooks are what it lists",
+    ("features", "scheduling"): "the words of memory policies are what it lists",
     ("features", "process"): "the tables of the process section are what it lists",
 }
 

@@ -138,6 +138,34 @@ def test_groups_are_kept_only_when_setgroups_is_denied() -> None:
     assert one(lower({}, euid=1000).identity, "credentials").flags == 0
 
 
+def annotated(value: str, euid: int = 0, **user: Any) -> process.Process:
+    config = {
+        "process": base(user={"uid": 1, "gid": 2, **user}),
+        "annotations": {"run.oci.keep_original_groups": value},
+    }
+    return process.lower(config, Host(euid))
+
+
+@pytest.mark.parametrize("value", ["1", "true"])
+def test_an_annotation_keeps_the_groups(value: str) -> None:
+    got = annotated(value)
+    expected = op("credentials", "/process/user", strings=(b"",), args=(1 << 32 | 2, 0), flags=plan.KEEP_GROUPS)
+    assert one(got.identity, "credentials") == expected
+    assert got.warnings == []
+
+
+@pytest.mark.parametrize("value", ["", "0", "false", "2", "True"])
+def test_other_values_of_it_do_not(value: str) -> None:
+    assert one(annotated(value).identity, "credentials").flags == 0
+
+
+@pytest.mark.parametrize("euid", [0, 1000])
+def test_groups_of_the_config_beside_kept_ones_are_a_warning(euid: int) -> None:
+    got = annotated("1", euid, additionalGids=[5])
+    assert one(got.identity, "credentials").args == (1 << 32 | 2, 0)
+    assert [pointer for pointer, _ in got.warnings] == ["/process/user/additionalGids"]
+
+
 @pytest.mark.parametrize("uid", [0, 999, 5000])
 def test_mapped_ids(uid: int) -> None:
     got = lower({"user": {"uid": uid, "gid": 9, "additionalGids": [0, 9]}}, USERNS)
@@ -358,10 +386,6 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], type[OCIError], str]] =
     ),
     ("oom low", {"oomScoreAdj": -1001}, {}, ConfigError, "/process/oomScoreAdj"),
     ("oom high", {"oomScoreAdj": 1001}, {}, ConfigError, "/process/oomScoreAdj"),
-    ("scheduler", {"scheduler": {"policy": "SCHED_OTHER"}}, {}, UnsupportedError, "/process/scheduler"),
-    ("ioPriority", {"ioPriority": {"class": "IOPRIO_CLASS_BE"}}, {}, UnsupportedError, "/process/ioPriority"),
-    ("personality", {}, {"linux": {"personality": {"domain": "LINUX"}}}, UnsupportedError, "/linux/personality"),
-    ("memoryPolicy", {}, {"linux": {"memoryPolicy": {"mode": "x"}}}, UnsupportedError, "/linux/memoryPolicy"),
     ("apparmor off", {"apparmorProfile": "p"}, {"apparmor": False}, UnsupportedError, "/process/apparmorProfile"),
     ("selinux off", {"selinuxLabel": "l"}, {"selinux": False}, ConfigError, "/process/selinuxLabel"),
 ]

@@ -63,7 +63,7 @@ enum op_kind {
     OP_DEVICE = 10,            /* strings[0]: path; args[0]: S_IF* | mode, args[1]: major << 32 | minor,
                                   args[2]: uid << 32 | gid */
     OP_DEVICE_BIND = 11,       /* the same node bound from the host (user namespaces); strings[1]: host path */
-    OP_SYMLINK = 12,           /* strings: path, target */
+    OP_SYMLINK = 12,           /* strings: path, target; OPF_SAME, OPF_OPTIONAL */
     OP_ATTR = 13,              /* strings[0]: path ("" = the root); args[0]: attr_set | attr_clr << 32;
                                   OPF_RECURSIVE */
     OP_MASK = 14,              /* strings[0]: path; absent is fine */
@@ -79,8 +79,10 @@ enum op_kind {
     OP_NO_NEW_PRIVS = 24,
     OP_SYNC = 25,              /* args[0]: enum sync_point; sends MSG_SYNC and waits for MSG_GO (fds may come with it) */
     OP_HOOK = 26,              /* strings: path, argv (args[0] of them), env (args[1] of them), stdin;
-                                  args[2]: timeout in ms (0 = none), args[3]: stdin length */
-    OP_SECCOMP = 27,           /* loads the program received with SYNC_SECCOMP; args[0]: SECCOMP_FILTER_FLAG_* */
+                                  args[2]: timeout in ms (0 = none), args[3]: stdin length. OPF_STDOUT, OPF_STDERR:
+                                  no hook; fd is where this stream of the hooks that follow goes */
+    OP_SECCOMP = 27,           /* loads the program received with SYNC_READY; args[0]: SECCOMP_FILTER_FLAG_*. With
+                                  NEW_LISTENER it stops at SYNC_LISTENER before */
     OP_CHDIR = 28,             /* strings[0]; OPF_RETRY: EACCES is kept for the second OP_CHDIR */
     OP_BOUNDING = 29,          /* args[0]: capability mask to keep in the bounding set */
     OP_CREDENTIALS = 30,       /* args[0]: uid << 32 | gid, args[1]: number of groups, strings[0]: groups as
@@ -91,7 +93,7 @@ enum op_kind {
     OP_ENVIRONMENT = 34,       /* args[0]: count, strings[0]: "K=V\0"...; args[1]: uid for HOME if it is missing;
                                   OPF_HOME: look HOME up */
     OP_LOOKUP = 35,            /* args[0]: count, strings[0]: argv; finds the executable by PATH of the environment */
-    OP_WAIT_START = 36,        /* fd: O_PATH of exec.fifo. Sends MSG_SYNC SYNC_CREATED, waits for MSG_GO, closes the
+    OP_WAIT_START = 36,        /* Sends MSG_SYNC SYNC_CREATED, waits for MSG_GO, closes the
                                   sync socket, opens the fifo for writing (blocks until start), writes one byte. Reports
                                   go there from now on, their op counted from the next one */
     OP_EXEC = 37,              /* execve of what OP_LOOKUP found; OPF_NO_PROCESS: report ENOEXEC instead */
@@ -102,14 +104,25 @@ enum op_kind {
     OP_NO_PDEATHSIG = 42,
     OP_CHECK_CWD = 43,         /* getcwd must be inside the root */
     OP_AFFINITY = 44,          /* all CPUs that the cpuset allows */
-    OP_COUNT = 45
+    OP_SCHEDULER = 45,         /* strings[0]: a struct sched_attr, args[0]: its size */
+    OP_IOPRIO = 46,            /* args[0]: class << 13 | priority */
+    OP_PERSONALITY = 47,       /* args[0]: PER_* */
+    OP_MEMPOLICY = 48,         /* args[0]: MPOL_* | MPOL_F_*, strings[0]: node mask, little endian, args[1]: its bits,
+                                  a multiple of 64; 0: no mask */
+    OP_FIFO = 49,              /* fd: O_PATH of exec.fifo, kept for OP_WAIT_START with the way to open it */
+    OP_COUNT = 50
 };
 
 /* plan_op.flags */
 #define OPF_RECURSIVE 1    /* OP_ATTR, OP_BIND without fd */
+#define OPF_STDOUT 1       /* OP_HOOK */
+#define OPF_STDERR 2       /* OP_HOOK */
+#define OPF_SAME 1         /* OP_SYMLINK: a link that is there already must have this target, anything else is an error;
+                              the directories on the way may be symlinks */
 #define OPF_FILE 2         /* OP_BIND, OP_MOUNT: a missing destination is created as a file */
 #define OPF_PLAIN_DIR 4    /* OP_MOUNT, OP_BIND: the destination must be an ordinary directory, no symlink (proc, sysfs) */
 #define OPF_NO_PIVOT 8     /* OP_PIVOT */
+#define OPF_KEEP 8         /* OP_MOUNT, OP_BIND: a later OP_ATTR of the same path means this very mount */
 #define OPF_RETRY 16       /* OP_CHDIR */
 #define OPF_IN_PROC 16     /* OP_BIND, OP_MOUNT: the destination is a file of /proc that may be covered */
 #define OPF_HOME 32        /* OP_ENVIRONMENT */
@@ -130,7 +143,9 @@ enum sync_point {
     SYNC_HOOKS = 2,     /* mounts and devices are there, before pivot: prestart, createRuntime */
     SYNC_READY = 3,     /* rlimits, limits done; the answer may carry one fd: the BPF program */
     SYNC_SECCOMP = 4,   /* the answer carries one fd: a BPF program */
-    SYNC_CREATED = 5    /* everything is done but execve */
+    SYNC_CREATED = 5,   /* everything is done but execve */
+    SYNC_LISTENER = 6   /* a filter with a listener comes next; value2: the fd it will have. The answer's value2: be
+                           dumpable, or the parent may not take it. A second GO once the parent has it */
 };
 
 enum message_type {
@@ -175,6 +190,7 @@ struct boot {
 #define BOOT_INTERMEDIATE 1
 #define BOOT_TIME 2
 #define BOOT_CGROUP_FD 4   /* the last fd is a cgroup v2 directory for CLONE_INTO_CGROUP of the second clone */
+#define BOOT_KEEP_GROUPS 8 /* joining a user namespace leaves the supplementary groups alone */
 
 /* ---- functions of the compiled module; all return 0 or a value, or -errno ---- */
 
@@ -211,6 +227,13 @@ int shim_set_subreaper(int on);
 int shim_set_dumpable(int on);
 int shim_set_pdeathsig(int signal);
 int shim_nstype(int fd);
+/* A copy of fd number target of another process. -EBADF: it has none. Needs the right to ptrace it. */
+int shim_pidfd_getfd(int pidfd, int target);
+/* A stream socket connected to the socket file at path, of any length. Sends and the connect itself wait at most
+   timeout_ms (then -EAGAIN). */
+int shim_connect_unix(const char *path, int timeout_ms);
+/* All of data through a stream socket, fd (or -1) with its first byte. */
+int shim_send_stream(int socket, const void *data, size_t size, int fd);
 
 /* BPF_CGROUP_DEVICE. program: n instructions of 8 bytes. Loads and returns the program's fd. */
 int shim_bpf_load_device(const void *program, int n);

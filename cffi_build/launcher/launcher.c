@@ -472,6 +472,7 @@ int main(int argc, char **argv)
     if (fds_wanted(argv))
         list_inherited_fds();
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* ignored by the caller, it would hide the end of our own children */
     /* The time module would look for the zone: a file to read at each start, for a program that speaks UTC only. */
     setenv("TZ", "UTC0", 1);
 

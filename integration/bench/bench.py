@@ -206,9 +206,9 @@ def show(runtimes: "list[Runtime]") -> None:
         print(f"  {what:<22}" + "".join(cells))
 
 
-def hugetlb_namespace() -> int:
-    """A mount namespace for crun, with hugetlb as a v1 controller; 0: needless. It ends with us, whatever happens."""
-    if not kit.hugetlb_on_v2():
+def crun_namespace() -> int:
+    """A mount namespace for crun, without the v2 part of hybrid cgroups, which it refuses; 0: needless."""
+    if not kit.is_hybrid():
         return 0
     ready, told = os.pipe()
     done, tell = os.pipe()
@@ -218,7 +218,7 @@ def hugetlb_namespace() -> int:
         answer = b"y"
         try:
             kit.private_mounts()
-            kit.mount_hugetlb_v1()
+            kit.mount_cgroup_v1(unified=False, hugetlb=False)
         except OSError as error:
             print(f"bench: {error}", file=sys.stderr)
             answer = b"n"
@@ -268,14 +268,14 @@ def main() -> int:
     if options.view == "v2":
         kit.private_mounts()
         kit.mount_cgroup_v2()
-    hugetlb = 0
+    own_view = 0
     if options.view == "host" and any(Path(path).name == "crun" for path in paths):
-        hugetlb = hugetlb_namespace()
-    timer = Timer(build / "timer", (hugetlb,) if hugetlb else ())
+        own_view = crun_namespace()
+    timer = Timer(build / "timer", (own_view,) if own_view else ())
     results = {}
     with tempfile.TemporaryDirectory(prefix="ociruntime-bench-") as name:
         for seccomp in {"off": (False,), "docker": (True,), "both": (False, True)}[options.seccomp]:
-            runtimes = [Runtime(path, hugetlb if Path(path).name == "crun" else 0) for path in paths]
+            runtimes = [Runtime(path, own_view if Path(path).name == "crun" else 0) for path in paths]
             bench = Bench(timer, runtimes, Path(name), options.pause / 1000)
             cgroup_v2 = options.view == "v2" or Path("/sys/fs/cgroup/cgroup.controllers").exists()
             bench.measure(options.count, cgroup_v2=cgroup_v2, seccomp=seccomp)

@@ -17,6 +17,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -65,11 +66,30 @@ def mount_cgroups(mounts: list[list[str]]) -> None:
                     continue  # its limits cannot be tested here
 
 
+def make_devices() -> None:
+    """A /dev of our own: a runtime that changes a device's owner changes nothing of the machine's."""
+    os.umask(0)
+    call("mount", "-t", "tmpfs", "-o", "mode=755,dev", "tmpfs", "/dev")
+    for name, minor in (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)):
+        os.mknod(f"/dev/{name}", 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+    os.mknod("/dev/tty", 0o666 | stat.S_IFCHR, os.makedev(5, 0))
+    for name, kind, options in (
+        ("shm", "tmpfs", "mode=1777"), ("mqueue", "mqueue", "defaults"), ("pts", "devpts", "newinstance,ptmxmode=0666,gid=5"),
+    ):  # fmt: skip
+        os.mkdir(f"/dev/{name}")
+        call("mount", "-t", kind, "-o", options, kind, f"/dev/{name}")
+    os.symlink("pts/ptmx", "/dev/ptmx")
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.symlink(f"/proc/self/fd/{number}", f"/dev/{name}")
+    os.symlink("/proc/self/fd", "/dev/fd")
+    os.umask(0o022)
+
+
 def furnish(settings: dict[str, Any]) -> None:
     """Directories that engines write to become our own; the settings of the machine's engines stay out of sight."""
     call("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
     Path("/run/lock").mkdir()
-    call("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm")
+    make_devices()
     call("umount", "-R", "-l", "/sys")  # the old one shows the network devices of another namespace
     call("mount", "-t", "sysfs", "sysfs", "/sys")
     mount_cgroups(settings["mounts"])
@@ -139,7 +159,7 @@ def processes() -> list[str]:
 
 
 def look(settings: dict[str, Any]) -> dict[str, list[str]]:
-    """What there is: processes, cgroups, mounts, containers known to the runtime, network namespaces."""
+    """What there is: processes, cgroups, mounts, containers known to the runtime, owners and modes of devices."""
     groups = [directory for directory, _, _ in os.walk("/sys/fs/cgroup")]
     state = [
         f"{root}/{name}"
@@ -153,7 +173,8 @@ def look(settings: dict[str, Any]) -> dict[str, list[str]]:
         " ".join(line.split()[3:6]) + " " + line.rpartition(" - ")[2]
         for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     ]
-    return {"processes": processes(), "cgroups": groups, "state": state, "mounts": mounts}
+    devices = [f"{name} {os.stat(f'/dev/{name}')!r}".partition(" st_atime")[0] for name in ("null", "zero", "full")]
+    return {"processes": processes(), "cgroups": groups, "state": state, "mounts": mounts, "devices": devices}
 
 
 class Agent:

@@ -14,6 +14,12 @@ from integration.lib.container import wait_until
 from integration.lib.runtime import Result
 
 
+CAPABILITIES = {
+    f"CAP_{name}"
+    for name in "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT".split()
+}
+
+
 class Podman:
     """podman with a store of its own and the runtime under test, given as an absolute path.
 
@@ -31,6 +37,7 @@ class Podman:
             self.configs[with_json] = work / f"containers-{'json' if with_json else 'bare'}.conf"
             self.configs[with_json].write_text(
                 '[containers]\nnetns = "none"\nlog_driver = "k8s-file"\n'
+                f"default_capabilities = {json.dumps(sorted(CAPABILITIES))}\n"
                 f"[engine]\nruntime_supports_json = {json.dumps([name] if with_json else [])}\n"
                 f"runtime_supports_nocgroup = {json.dumps([name])}\n"
             )

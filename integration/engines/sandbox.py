@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -209,5 +210,9 @@ class Watch:
 
 
 def kept(kind: str, entry: str) -> bool:
-    """Parents of containers' cgroups stay: libpod_parent is podman's."""
-    return kind == "cgroups" and entry.rpartition("/")[2] == "libpod_parent"
+    """What engines keep: the parents of their containers' cgroups, and podman's mount of its store on itself, which
+    comes and goes. podman leaves its monitor's group below a parent that the user chose, so "kept" is all of that one.
+    """
+    if kind == "mounts":
+        return entry.split()[1].endswith("/podman/overlay")
+    return kind == "cgroups" and re.fullmatch(r"/sys/fs/cgroup(/[^/]+)?/(ctr|libpod_parent(/kept(/conmon)?)?)", entry) is not None

@@ -7,16 +7,11 @@ from pathlib import Path
 import pytest
 
 from integration.engines.agent import HOSTNAME
-from integration.engines.engines import Podman
+from integration.engines.engines import CAPABILITIES, Podman
 from integration.engines.image import IMAGE
 from integration.engines.sandbox import Sandbox
 from integration.lib import host, probe as probes
 from integration.lib.probe import Reply, capability_names, mount_at
-
-DEFAULT_CAPABILITIES = {
-    f"CAP_{name}"
-    for name in "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT".split()
-}
 
 
 def report(podman: Podman, *options: str) -> Reply:
@@ -99,12 +94,12 @@ def test_shm_size(podman: Podman) -> None:
 
 def test_default_paths_are_masked(podman: Podman) -> None:
     """podman's masked and read-only paths are in force, and unmask=ALL opens them."""
-    script = "wc -c </proc/kcore | head -c 2; ls /sys/firmware | wc -l; echo x >/proc/sysrq-trigger || echo refused"
-    result = podman.run("sh", "-c", script).ok()
-    assert result.text.split() == ["0", "0", "refused"]
-    assert "Read-only" in result.error
+    script = "cat /proc/keys /proc/timer_list | wc -c; ls /sys/firmware | wc -l; echo x >/proc/sys/kernel/domainname"
+    result = podman.run("sh", "-c", script)
+    assert (result.code, result.text.split()) == (1, ["0", "0"])
+    assert "/proc/sys/kernel/domainname: Read-only file system" in result.error
     table = podman.sh("cat /proc/self/mountinfo", "--security-opt", "unmask=ALL")
-    assert "/proc/kcore" not in table and "/proc/sysrq-trigger" not in table
+    assert "/proc/keys" not in table and "/proc/sys " not in table
 
 
 def test_device(podman: Podman) -> None:
@@ -150,10 +145,10 @@ def test_umask(podman: Podman) -> None:
 
 
 def test_capabilities_by_default(podman: Podman) -> None:
-    """podman's list, bounding set included; none is inheritable or ambient."""
+    """podman's configured list, bounding set included; none is inheritable or ambient."""
     status = report(podman)["status"]
     for name in ("CapBnd", "CapPrm", "CapEff"):
-        assert capability_names(status[name]) == DEFAULT_CAPABILITIES
+        assert capability_names(status[name]) == CAPABILITIES
     assert capability_names(status["CapAmb"]) == set()
 
 
@@ -211,15 +206,18 @@ def test_environment(podman: Podman) -> None:
 
 
 def test_workdir_is_made(podman: Podman) -> None:
-    """--workdir: podman makes a missing one before, the runtime enters it."""
-    assert podman.sh("pwd", "--workdir", "/not/there/yet") == "/not/there/yet"
+    """--workdir in a mount: podman leaves it to the runtime to make what is missing."""
+    options = ["--tmpfs", "/scratch", "--workdir", "/scratch/not/there/yet"]
+    assert podman.sh("pwd; ls -ld . | cut -c1-10", *options).split() == ["/scratch/not/there/yet", "drwxr-xr-x"]
 
 
 def test_ulimit(podman: Podman) -> None:
-    """--ulimit"""
-    assert podman.sh("ulimit -Sn; ulimit -Hn; ulimit -c", "--ulimit", "nofile=100:200", "--ulimit", "core=0:0").split() == [
-        "100", "200", "0",
-    ]  # fmt: skip
+    """--ulimit. podman adds a limit of processes that not everybody may raise, so there is one here too."""
+    options = ["--ulimit", "nofile=100:200", "--ulimit", "core=0:0", "--ulimit", "nproc=300:400"]
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in podman.sh("cat /proc/self/limits", *options).splitlines()}
+    assert limits["Max open files"] == ["100", "200"]
+    assert limits["Max core file size"] == ["0", "0"]
+    assert limits["Max processes"] == ["300", "400"]
 
 
 def test_oom_score(podman: Podman) -> None:
@@ -248,7 +246,6 @@ def test_preserved_descriptors(podman: Podman, sandbox: Sandbox) -> None:
 
 def test_no_descriptors_leak(podman: Podman) -> None:
     """Only 0, 1 and 2 are open in the program."""
-    assert sorted(report(podman)["fds"], key=str)[:3] is not None
     assert {int(name) for name in podman.sh("ls /proc/self/fd").split()} == {0, 1, 2, 3}  # 3: ls reads the directory
 
 
@@ -360,8 +357,8 @@ def test_cgroups_no_conmon(podman: Podman) -> None:
 
 def test_cgroup_parent(podman: Podman) -> None:
     """--cgroup-parent"""
-    lines = podman.sh("cat /proc/self/cgroup", "--cgroup-parent", "/libpod_parent/mine", "--cgroupns=host")
-    assert "/libpod_parent/mine/libpod-" in lines
+    lines = podman.sh("cat /proc/self/cgroup", "--cgroup-parent", "/libpod_parent/kept", "--cgroupns=host")
+    assert "/libpod_parent/kept/libpod-" in lines
 
 
 def test_sysctl(podman: Podman) -> None:

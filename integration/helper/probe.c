@@ -722,6 +722,41 @@ static void command_keyring(char **a)
     close_object();
 }
 
+/* How the kernel treats this process. */
+static void command_treatment(char **a)
+{
+    (void)a;
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+        uint32_t util_min, util_max;
+    } attr;
+    unsigned long nodes[16] = {0}; /* 1024 nodes, as many as a kernel can have */
+    int mode = -1;
+    struct utsname names;
+    memset(&attr, 0, sizeof attr);
+    open_object("treatment");
+    key_int("errno", syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) ? errno : 0);
+    key_int("policy", attr.policy);
+    key_int("flags", (long long)attr.flags);
+    key_int("nice", attr.nice);
+    key_int("priority", attr.priority);
+    key_int("runtime", (long long)attr.runtime);
+    key_int("deadline", (long long)attr.deadline);
+    key_int("period", (long long)attr.period);
+    key_int("ioprio", syscall(SYS_ioprio_get, 1 /* IOPRIO_WHO_PROCESS */, 0));
+    key_int("personality", syscall(SYS_personality, 0xffffffffUL));
+    key_int("mempolicy_errno", syscall(SYS_get_mempolicy, &mode, nodes, sizeof nodes * 8, NULL, 0) ? errno : 0);
+    key_int("mempolicy", mode);
+    key_int("nodes", (long long)nodes[0]);
+    uname(&names);
+    key_text("machine", names.machine);
+    close_object();
+}
+
 /* hook FILE NAME [STATUS [MILLISECONDS]]: appends what it sees to FILE, sleeps, prints, ends with STATUS. */
 static void command_hook(char **a)
 {
@@ -800,7 +835,7 @@ static const struct {
     {"echo", 1, command_echo},     {"echoerr", 1, command_echoerr}, {"cat", 0, command_cat},
     {"syscall", 1, command_syscall}, {"clock", 0, command_clock}, {"net", 0, command_net},
     {"tty", 0, command_tty},       {"keyring", 0, command_keyring}, {"hook", 2, command_hook},
-    {"swap", 3, command_swap},
+    {"swap", 3, command_swap},     {"treatment", 0, command_treatment},
 };
 
 int main(int argc, char **argv)

@@ -95,7 +95,9 @@ def syntax_error(data: bytes, path: str) -> ConfigError:
         scan(text)
     except TextError as refused:
         line, column = line_and_column(text, refused.offset)
-        return ConfigError(refused.reason, path=path, line=line, column=column, hint=refused.hint)
+        return ConfigError(
+            refused.reason, pointer=refused.pointer, path=path, line=line, column=column, hint=refused.hint
+        )
     return ConfigError("not understood as JSON", path=path)
 
 

@@ -23,13 +23,14 @@ _NOT_HERE = "JSON has no such value"
 
 
 class TextError(ValueError):
-    """The text breaks a rule at offset (in characters). hint: what to do about it."""
+    """The text breaks a rule at offset (in characters), in the value at pointer if it is inside one. hint: what to do."""
 
     def __init__(self, offset: int, reason: str, hint: str = "") -> None:
         super().__init__(reason)
         self.offset = offset
         self.reason = reason
         self.hint = hint
+        self.pointer = ""
 
 
 class Places:
@@ -90,7 +91,11 @@ class _Scanner:
                 raise TextError(at, f"nested deeper than {MAX_DEPTH} levels")
             return self.object(at, pointer, depth + 1) if character == "{" else self.array(at, pointer, depth + 1)
         if character == '"':
-            return self.string(at)[1]
+            try:
+                return self.string(at)[1]
+            except TextError as refused:
+                refused.pointer = pointer
+                raise
         for word in _WORDS:
             if text.startswith(word, at):
                 return at + len(word)

@@ -8,15 +8,15 @@ import posix
 from errno import ENOTDIR
 from time import time_ns
 
-from ociruntime import hooks, host, namespaces
+from ociruntime import hooks, host, namespaces, process
 from ociruntime.cgroups import manager
 from ociruntime.config import load
 from ociruntime.errors import ConfigError, OCIError, StepError, UnsupportedError, from_oserror
 from ociruntime.jsontext import dumps
 from ociruntime.lifecycle import lower as lowering
-from ociruntime.lifecycle.undo import Undo
+from ociruntime.lifecycle.undo import STATE, Undo
 from ociruntime.log import rfc3339
-from ociruntime.plan import SYNC_CREATED, SYNC_HOOKS, SYNC_READY
+from ociruntime.plan import SAME, SYNC_CREATED, SYNC_HOOKS, SYNC_LISTENER, SYNC_READY
 from ociruntime.shim import calls, spawn
 from ociruntime.shim.encode import encode
 from ociruntime.shim.sync import Channel
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ociruntime.cgroups.cgroup import Cgroup
+    from ociruntime.lifecycle.extras import Extras
     from ociruntime.lifecycle.runtime import Runtime
     from ociruntime.namespaces import Namespaces
     from ociruntime.plan import FdSource, Op
@@ -106,12 +107,13 @@ def create(runtime: "Runtime", request: CreateRequest) -> Created:
     rootfs = _rootfs(config, request.bundle)
     _refuse_terminal(config)
     spaces = namespaces.lower(config, facts)
+    extras = _extras(config, facts, spaces, request.container_id)
     cgroup = manager.choose(facts, config, request.container_id, driver=runtime.cgroup_manager)
     undo = Undo()
     directory = runtime.states.reserve(request.container_id)
-    undo.add("the container's directory", directory.remove)
+    undo.add(STATE, directory.remove)
     try:
-        creation = _Creation(runtime, request, config, facts, spaces, cgroup, directory, undo, rootfs)
+        creation = _Creation(runtime, request, config, facts, spaces, cgroup, directory, undo, rootfs, extras)
         return creation.run(data)
     except BaseException:
         undo.run(runtime.log)
@@ -135,6 +137,17 @@ def _rootfs(config: "dict[str, Any]", bundle: str) -> "tuple[str, tuple[int, int
     return path, (posix.major(device) << 32 | posix.minor(device), facts.st_ino)
 
 
+def _extras(
+    config: "dict[str, Any]", facts: "host.Host", spaces: "Namespaces", container_id: str
+) -> "Extras | None":
+    linux = config.get("linux") or {}
+    if linux.get("intelRdt") is None and not linux.get("netDevices"):
+        return None
+    from ociruntime.lifecycle import extras
+
+    return extras.lower(config, facts, spaces, container_id)
+
+
 def _refuse_terminal(config: "dict[str, Any]") -> None:
     if (config.get("process") or {}).get("terminal") is True:
         raise UnsupportedError(
@@ -150,6 +163,7 @@ class _Creation:
         "channel",
         "config",
         "directory",
+        "extras",
         "facts",
         "log",
         "lowered",
@@ -177,6 +191,7 @@ class _Creation:
         directory: "StateDir",
         undo: Undo,
         rootfs: "tuple[str, tuple[int, int]]",
+        extras: "Extras | None",
     ) -> None:
         self.runtime = runtime
         self.log = runtime.log
@@ -188,6 +203,7 @@ class _Creation:
         self.directory = directory
         self.undo = undo
         self.rootfs, self.root_id = rootfs
+        self.extras = extras
         self.pid = 0
         self.pidfd = -1
         self.trace: list[tuple[Op, int, int]] = []
@@ -202,11 +218,15 @@ class _Creation:
         self.directory.save_config(data)
         self.directory.save(self.state)
         self._make_fifo()
-        self.undo.add("the cgroup", cgroup.remove)
+        self.undo.add("the cgroup", self._remove_cgroup)
         cgroup.create()
+        if self.extras is not None:
+            self.extras.make(self.state, self.directory, self.undo)
         self.channel = Channel()
         try:
             self._spawn()
+            if self.extras is not None:
+                self.extras.attach(self.pid)
             self.lowered = lowering.lower(
                 self.config,
                 self.facts,
@@ -216,7 +236,7 @@ class _Creation:
                 bundle=request.bundle,
                 container_id=request.container_id,
                 fifo=f"{self.directory.path}/exec.fifo",
-                hook_state=self._hook_state_inside(),
+                hook_states=self._hook_states_inside(),
                 no_pivot=request.no_pivot,
                 no_new_keyring=request.no_new_keyring,
             )
@@ -277,6 +297,7 @@ class _Creation:
                     offsets=spaces.time_offsets,
                     cgroup_fd=cgroup_fd,
                     intermediate=True,
+                    keep_groups=process.keeps_groups(self.config),
                 )
                 self._await_init()
             else:
@@ -339,7 +360,10 @@ class _Creation:
         intermediate, intermediate_fd = self.pid, self.pidfd
         self.pid, self.pidfd = message.value, message.fds[0]
         posix.close(intermediate_fd)
-        posix.waitpid(intermediate, 0)
+        try:
+            posix.waitpid(intermediate, 0)
+        except ChildProcessError:
+            pass  # the caller ignores SIGCHLD: the kernel has reaped it
         if self.spaces.joined("user"):
             maps = [status.read_file(f"/proc/{self.pid}/{name}", 1 << 16) for name in ("uid_map", "gid_map")]
             for text in namespaces.check_joined(self.spaces, *(text.decode("ascii") for text in maps)):
@@ -353,6 +377,11 @@ class _Creation:
         if "timens" in message.detail or message.detail == "time":
             pointer = "/linux/timeOffsets"
         return StepError("", step="namespaces", pointer=pointer, call=message.call, errno=message.errno, path=message.detail)
+
+    def _remove_cgroup(self) -> None:
+        """The cgroup was empty before: whatever is in it (a hook's daemon, say) came with this container."""
+        self.cgroup.kill()
+        self.cgroup.remove()
 
     def _spawn_error(self, error: StepError) -> OCIError:
         if error.call == "clone3" and not error.pointer:
@@ -386,16 +415,17 @@ class _Creation:
             _kill_and_reap(self.pid, self.pidfd)
             self.pidfd = -1
 
-    def _hook_state_inside(self) -> str:
-        """The state for hooks in the container's namespaces: with the pid as it is in there."""
+    def _hook_states_inside(self) -> "tuple[str, str]":
+        """The state for hooks in the container's namespaces, at create and at start: with the pid as it is in there."""
         if not self.config.get("hooks"):
-            return ""
+            return "", ""
         pid = 1 if self.spaces.new("pid") else self.pid
         if self.spaces.joined("pid"):
             for line in status.read_file(f"/proc/{self.pid}/status").split(b"\n"):
                 if line.startswith(b"NSpid:"):
                     pid = int(line.split()[-1])
-        return dumps(self.state.hook_document("creating", pid))
+        document = self.state.hook_document
+        return dumps(document("creating", pid)), dumps(document("created", pid))
 
     # -- the conversation
 
@@ -404,7 +434,7 @@ class _Creation:
         block, self.sources = encode(
             self.lowered.ops,
             preserve_fds=request.preserve_fds,
-            trace=request.trace,
+            trace=request.trace or self.log.debugging,
             fail_op=request.fail_op,
             fail_errno=request.fail_errno,
         )
@@ -437,6 +467,8 @@ class _Creation:
         try:
             if source.kind == "tree":
                 return calls.open_tree(path, recursive=source.recursive, nofollow=source.nofollow)
+            if source.kind == "append":
+                return hooks.open_output(path)
             flags = posix.O_WRONLY if source.kind == "write" else posix.O_PATH
             return posix.open(path, flags | posix.O_CLOEXEC)
         except (OSError, StepError) as error:
@@ -456,14 +488,17 @@ class _Creation:
                 raise self._died(None)
             kind = message.kind
             if kind == "sync":
-                if self._answer(message.value):
+                if self._answer(message):
                     return
             elif kind == "error":
                 raise self._op_error(message)
             elif kind == "warning":
                 self.log.warning(f"{self._op_error(message)}, ignoring")
             elif kind == "trace":
-                self.trace.append((self.lowered.ops[message.op], message.value, message.value2))
+                op = self.lowered.ops[message.op]
+                self.trace.append((op, message.value, message.value2))
+                if self.log.debugging:
+                    self.log.debug(f"{op!r}: {(message.value2 - message.value) // 1000} us")
             elif kind == "fds":
                 fds = self._open_batch(message.value)
                 try:
@@ -474,14 +509,17 @@ class _Creation:
             else:
                 raise StepError(f"unexpected {kind}", step="conversation")
 
-    def _answer(self, point: int) -> bool:
+    def _answer(self, message: "Message") -> bool:
         """One stop of the init process; True at the last one."""
+        point = message.value
         if point == SYNC_HOOKS:
             self._run_hooks()
             self.channel.go()
         elif point == SYNC_READY:
             self._rlimits()
             self._send_ready()
+        elif point == SYNC_LISTENER:
+            self._hand_over(message.value2)
         elif point == SYNC_CREATED:
             self._commit()
             self.channel.go()
@@ -524,6 +562,19 @@ class _Creation:
         finally:
             posix.close(fd)
 
+    def _hand_over(self, number: int) -> None:
+        """The listener of the seccomp filter, which will be this fd of the init process, goes to the agent."""
+        request = self.lowered.seccomp
+        if request is None:
+            raise StepError("a listener without a filter", step="conversation")
+        from ociruntime.seccomp import notify
+
+        message = notify.document(request, self.pid, self.state.hook_document("creating", self.pid))
+        notify.hand_over(request, self.channel, self.pidfd, number, message, self._broken)
+
+    def _broken(self, message: "Message | None") -> OCIError:
+        return self._died(None) if message is None else self._op_error(message)
+
     def _commit(self) -> None:
         state = self.state
         state.pid = self.pid
@@ -544,7 +595,7 @@ class _Creation:
         if message.op < 0 or message.op >= len(self.lowered.ops):
             return StepError("", step="init", call=message.call, errno=message.errno, path=message.detail)
         op = self.lowered.ops[message.op]
-        if op.kind == "hook":
+        if op.kind == "hook" and op.strings:
             _, _, kind, index = op.pointer.split("/")
             return hooks.error_from_message(message, kind, int(index), str(op.strings[0]))
         reason, hint, path = "", "", message.detail
@@ -561,8 +612,16 @@ class _Creation:
             hint = "this kernel does not know the file system type"
         elif op.kind == "device" and message.call == "existing node":
             reason = "another kind of file is there already"
+        elif op.kind in ("scheduler", "ioprio", "personality", "mempolicy"):
+            from ociruntime import scheduling
+
+            reason, hint = scheduling.explain(op, message.errno)
+        elif op.kind == "symlink" and message.errno == 17 and op.flags & SAME:  # EEXIST
+            reason = "something else than this symlink is there already"
         elif op.kind == "seccomp" and message.errno == 13:  # EACCES
             hint = "set noNewPrivileges, or give the runtime CAP_SYS_ADMIN"
+        elif op.kind == "seccomp" and message.errno == 16:  # EBUSY
+            hint = "the runtime itself is under a filter with a listener"
         return StepError(
             reason, step=op.kind, pointer=op.pointer, call=message.call, errno=message.errno, path=path, hint=hint
         )
@@ -571,11 +630,14 @@ class _Creation:
         """The init process is gone without a word: killed."""
         # It may have reported before our message could not be delivered.
         if error is not None:
-            message = self.channel.receive(0)
-            while message is not None:
-                if message.kind == "error":
-                    return self._op_error(message)
+            try:
                 message = self.channel.receive(0)
+                while message is not None:
+                    if message.kind == "error":
+                        return self._op_error(message)
+                    message = self.channel.receive(0)
+            except StepError:
+                return error  # nothing was said: it lives, and our message was at fault
         outcome = ""
         if self.pidfd >= 0:
             _, code = _kill_and_reap(self.pid, self.pidfd)

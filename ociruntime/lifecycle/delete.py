@@ -68,6 +68,8 @@ def remove(runtime: "Runtime", state: State, directory: "StateDir") -> None:
     """Kill what is left, remove cgroup and state, run poststop hooks (a failing one is a warning)."""
     if status.alive(state.pid, state.start_time, state.boot_id):
         _kill_init(state)
+    elif state.pid and status.process_stat(state.pid) == ("Z", state.start_time):
+        _reap(state.pid)
     if state.cgroup and state.boot_id == status.boot_id():
         from ociruntime.cgroups import manager
 
@@ -79,6 +81,10 @@ def remove(runtime: "Runtime", state: State, directory: "StateDir") -> None:
         except StepError:
             cgroup.kill()  # an exec'd process may outlive the init process for a moment
             cgroup.remove()
+    if state.intel_rdt and state.boot_id == status.boot_id():
+        from ociruntime import intel_rdt
+
+        intel_rdt.remove(state.intel_rdt, failed=state.phase == status.CREATING)
     directory.remove()
     if state.hooks:
         document = state.hook_document(status.STOPPED, 0)
@@ -109,3 +115,12 @@ def _kill_init(state: State) -> None:
                 raise StepError(f"process {state.pid} is still alive 10 s after SIGKILL", step="kill")
     finally:
         posix.close(pidfd)
+    _reap(state.pid)
+
+
+def _reap(pid: int) -> None:
+    """The library's caller is the init process's parent: nobody can ask for its status after delete."""
+    try:
+        posix.waitpid(pid, posix.WNOHANG)
+    except ChildProcessError:
+        pass

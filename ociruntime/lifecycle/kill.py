@@ -22,10 +22,12 @@ def kill(runtime: "Runtime", container_id: str, signal: int, *, everything: bool
     with runtime.states.open(container_id) as directory:
         state = directory.load()
         actual, pid = status.derive(state, directory)
+    this_boot = state.boot_id == status.boot_id()  # otherwise the cgroup of that name is a stranger's
     if everything:
-        _signal_all(state, signal)
+        if this_boot:
+            _signal_all(state, signal)
         return
-    if signal == SIGKILL and not state.private_pid_ns and _kill_cgroup(state):
+    if signal == SIGKILL and not state.private_pid_ns and this_boot and _kill_cgroup(state):
         return
     if not pid:
         raise _not_running(container_id, actual)

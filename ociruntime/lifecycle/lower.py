@@ -3,16 +3,17 @@
     cgroups, cgroup namespace → oom score → root of the user namespace → session, keyring → loopback → propagation,
     rootfs, mounts, devices → HOOKS: prestart, createRuntime by the parent → createContainer → pivot → working
     directory → read-only remounts → umask, names → AppArmor → sysctl → read-only and masked paths → no_new_privs →
-    READY → SELinux → [seccomp, if no_new_privs is off] → identity → [seccomp, if it is on] → CREATED, wait for start →
+    scheduler, I/O priority, personality, memory policy → READY → SELinux → [seccomp, if no_new_privs is off] → identity → [seccomp, if it is on] → CREATED, wait for start →
     startContainer → execve
 
 Source: runtime-spec runtime.md, "Lifecycle"; the reason for each place is beside the room's op or in process.py.
 """
 
-from ociruntime import hooks, namespaces, process, sysctl
+from ociruntime import capabilities, hooks, namespaces, process, sysctl
 from ociruntime.mounts import lower as mounts
-from ociruntime.plan import CLONE_NEWCGROUP, CLONE_NEWNET, HOST_TREE, KEEP_GROUPS, RECURSIVE, SOURCE_NO_FOLLOW, SYNC_HOOKS, SYNC_READY, FdSource, op
+from ociruntime.plan import CLONE_NEWCGROUP, CLONE_NEWNET, HOST_TREE, KEEP_GROUPS, RECURSIVE, RETRY, SOURCE_NO_FOLLOW, SYNC_HOOKS, SYNC_READY, FdSource, op
 from ociruntime.seccomp import compile as seccomp
+from ociruntime.state.status import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # Kinds of the /hooks section that run while the init process waits at SYNC_HOOKS.
 RUNTIME_HOOKS = ("prestart", "createRuntime")
+# After the first of these has begun, a failure is told to poststop hooks.
+CREATE_HOOKS = (*RUNTIME_HOOKS, "createContainer")
 
 
 class Lowered:
@@ -55,6 +58,26 @@ def _open_inside(ops: "list[Op]") -> "list[Op]":
     return ops
 
 
+def _scheduling(config: "dict[str, Any]") -> "list[Op]":
+    """What few configs ask for: the room is loaded for them only."""
+    program = config.get("process") or {}
+    linux = config.get("linux") or {}
+    for section, keys in ((program, ("scheduler", "ioPriority", "execCPUAffinity")), (linux, ("personality", "memoryPolicy"))):
+        for key in keys:
+            if section.get(key) is not None:
+                from ociruntime import scheduling
+
+                return scheduling.lower(config.get("process"), config)
+    return []
+
+
+def _bounding(config: "dict[str, Any]") -> int:
+    """The capabilities that the runtime itself could give, looked up if the config asks for any."""
+    if (config.get("process") or {}).get("capabilities"):
+        return capabilities.bounding_of_self(read_file("/proc/self/status"))
+    return capabilities.ALL
+
+
 def lower(
     config: "dict[str, Any]",
     host: "Host",
@@ -65,16 +88,16 @@ def lower(
     bundle: str,
     container_id: str,
     fifo: str,
-    hook_state: str,
+    hook_states: "tuple[str, str]",
     no_pivot: bool = False,
     no_new_keyring: bool = False,
 ) -> Lowered:
     """Lower a whole config. Pure but for the facts the rooms look up (is a bind source a directory).
 
-    root_id: device (major << 32 | minor) and inode of the rootfs. fifo: path of exec.fifo. hook_state: JSON text for hooks inside the container's namespaces.
+    root_id: device (major << 32 | minor) and inode of the rootfs. fifo: path of exec.fifo. hook_states: JSON text for hooks at create and at start, inside the container's namespaces.
     Raises ConfigError, UnsupportedError with the pointer of the field.
     """
-    who = process.lower(config, host, keep_groups=spaces.deny_setgroups)
+    who = process.lower(config, host, host_bounding=_bounding(config), keep_groups=spaces.deny_setgroups)
     files = mounts.lower(
         config,
         host,
@@ -94,7 +117,8 @@ def lower(
     ops.append(op("affinity"))
     ops += who.early
     if spaces.new("user"):
-        ops.append(op("become_root", "/linux/uidMappings", flags=KEEP_GROUPS if spaces.deny_setgroups else 0))
+        keep = spaces.deny_setgroups or process.keeps_groups(config)
+        ops.append(op("become_root", "/linux/uidMappings", flags=KEEP_GROUPS if keep else 0))
     ops.append(op("setsid"))
     if not no_new_keyring:
         ops.append(op("keyring", strings=(f"_ses.{container_id}",)))
@@ -103,12 +127,14 @@ def lower(
     ops += files.propagation
     ops += files.rootfs
     ops += _open_inside(files.setup) if spaces.new("mount") and not spaces.has("user") else files.setup
-    if any(section.get(kind) for kind in RUNTIME_HOOKS):
+    if any(section.get(kind) for kind in CREATE_HOOKS):
         ops.append(op("sync", "/hooks", args=(SYNC_HOOKS,)))
+    ops += hooks.outputs(config, bundle)
     if section.get("createContainer"):
-        ops.append(op("chdir", strings=(bundle,)))
-        ops += hooks.ops(config, "createContainer", hook_state)
+        ops.append(op("chdir", strings=(bundle,), flags=RETRY))
+        ops += hooks.ops(config, "createContainer", hook_states[0])
     ops += files.pivot
+    ops.append(op("fifo", fd=FdSource("path", fifo)))
     ops += who.after_pivot
     ops += files.final
     ops += who.umask
@@ -119,6 +145,7 @@ def lower(
     ops += files.masked
     ops += files.last
     ops += who.no_new_privs
+    ops += _scheduling(config)
     ops.append(op("sync", args=(SYNC_READY,)))
     ops += who.selinux
     if filters is not None and not who.no_new_privileges:
@@ -127,8 +154,8 @@ def lower(
     ops.append(op("no_pdeathsig"))
     if filters is not None and who.no_new_privileges:
         ops.append(filters.op())
-    ops.append(op("wait_start", fd=FdSource("path", fifo)))
-    ops += hooks.ops(config, "startContainer", hook_state.replace('"creating"', '"created"', 1))
+    ops.append(op("wait_start"))
+    ops += hooks.ops(config, "startContainer", hook_states[1])
     ops += who.execute
     warnings = [f"{pointer}: {text}" for pointer, text in who.warnings]
     return Lowered(ops, who, filters, [*spaces.warnings, *files.warnings, *warnings])

@@ -60,6 +60,8 @@ def _release(state: "State", directory: "StateDir", pid: int) -> None:
         if not status.alive(pid, state.start_time, state.boot_id):
             raise StateError(_DEAD, container_id=state.container_id, actual=status.STOPPED)
         fifo = directory.open_fifo(posix.O_RDONLY | posix.O_NONBLOCK)
+        # That has let the init process go, whatever happens to us now: the container is not "created" any more.
+        directory.remove_fifo()
         report = _read_to_end(fifo, pidfd)
     except OSError as error:
         raise StepError("cannot open the start fifo", path=f"{directory.path}/exec.fifo", errno=error.errno or 0) from None
@@ -69,7 +71,6 @@ def _release(state: "State", directory: "StateDir", pid: int) -> None:
             posix.close(fifo)
     if not report:
         raise StateError(_DEAD, container_id=state.container_id, actual=status.STOPPED)
-    directory.remove_fifo()
     if len(report) > 1:
         raise _failure(state, report[1:])
 
@@ -87,6 +88,8 @@ def _read_to_end(fifo: int, pidfd: int) -> bytes:
             try:
                 more = posix.read(fifo, 4096)
             except BlockingIOError:
+                if dead:
+                    return data  # somebody else holds the fifo open
                 continue
             if not more:
                 return data
@@ -95,8 +98,10 @@ def _read_to_end(fifo: int, pidfd: int) -> bytes:
 
 def _failure(state: "State", report: bytes) -> OCIError:
     """What the init process could not do after it was released."""
-    from ociruntime.shim.sync import decode
+    from ociruntime.shim.sync import MESSAGE, decode
 
+    if len(report) != MESSAGE.size:
+        return StepError("the init process left no usable report", step="exec")
     message = decode(report)
     names = state.hooks.get("startContainer") or []
     if 0 <= message.op < len(names):  # type: ignore[arg-type]

@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     from ociruntime.log import Log
 
 
+STATE = "the container's directory"
+
+
 class Undo:
     """A stack of things to take back."""
 
@@ -24,12 +27,18 @@ class Undo:
         self._steps.insert(0, (name, step))
 
     def run(self, log: "Log") -> None:
-        """Run the steps, last first. A step that fails is logged and does not stop the others."""
+        """Run the steps, last first. A step that fails is logged and does not stop the others; only the state stays
+        then, so that `delete --force` can try again.
+        """
+        failed = False
         while self._steps:
             name, step = self._steps.pop()
+            if failed and name == STATE:
+                continue
             try:
                 step()
-            except Exception as error:
+            except BaseException as error:
+                failed = True
                 log.warning(f"cannot remove {name} after a failure: {error}, ignoring")
 
     def forget(self) -> None:

@@ -69,6 +69,7 @@ def _v1(
         at,
         strings=("tmpfs", destination, "tmpfs", pack_data(_TMPFS_DATA)),
         args=(options.set & ~plan.MOUNT_ATTR_RDONLY, 0, _last(options.propagation), len(_TMPFS_DATA)),
+        flags=plan.KEEP if read_only else 0,
     )
     ops = [base]
     links: list[Op] = []

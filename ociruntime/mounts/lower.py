@@ -13,8 +13,8 @@
 Without a mount namespace `pivot` is a chroot, `propagation` is empty, and the mounts are made in the
 runtime's namespace, as the spec's inheriting asks for; what needs a namespace of its own is refused.
 
-Pure: what the host's file system has to say comes in as `is_dir`. Sources of binds are opened by the parent, in the
-runtime's mount namespace, just before the op that needs them.
+Pure: what the host's file system has to say comes in as `is_dir` and `read_link`. Sources of binds are opened by the
+parent, in the runtime's mount namespace, just before the op that needs them.
 Source: runtime-spec config.md, "Mounts" and "Root"; config-linux.md, "Masked Paths", "Readonly Paths" and
 "Rootfs Mount Propagation".
 """
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ociruntime.plan import Op
 
     IsDir = Callable[[str], bool | None]
+    ReadLink = Callable[[str], str | None]
 
 # What an emulation of /proc files may cover. A mount anywhere else below /proc could stand in for a file that the
 # runtime or a security module reads (CVE-2019-16884).
@@ -127,14 +128,18 @@ class _Context:
         "label",
         "namespaces",
         "propagation",
+        "read_link",
         "result",
     )
 
-    def __init__(self, namespaces: "Namespaces", host: "Host", bundle: str, is_dir: "IsDir") -> None:
+    def __init__(
+        self, namespaces: "Namespaces", host: "Host", bundle: str, is_dir: "IsDir", read_link: "ReadLink"
+    ) -> None:
         self.namespaces = namespaces
         self.host = host
         self.bundle = bundle
         self.is_dir = is_dir
+        self.read_link = read_link
         self.result = Mounts()
         self.cgroup_paths: Mapping[str, str] = {}
         self.label = ""
@@ -154,17 +159,19 @@ def lower(
     root_id: "tuple[int, int]" = (0, 0),
     selinux: bool = False,
     is_dir: "IsDir" = paths.is_dir,
+    read_link: "ReadLink" = paths.read_link,
 ) -> Mounts:
     """Lower everything the container sees of file systems.
 
     bundle: its absolute path; relative sources are below it. cgroup_paths: hierarchy -> absolute directory of the
     container's cgroup. root_id: device (major << 32 | minor) and inode of the rootfs the caller has checked, (0, 0) to
     take what is there. selinux: whether labels mean anything here. is_dir(path): whether a host path is a directory,
-    None when it is not there, OSError when that cannot be told.
+    None when it is not there, OSError when that cannot be told. read_link(path): where a host symlink leads, None
+    when there is none.
     Raises ConfigError or UnsupportedError with the pointer of the field.
     """
     linux = config.get("linux") or {}
-    context = _Context(namespaces, host, bundle, is_dir)
+    context = _Context(namespaces, host, bundle, is_dir, read_link)
     result = context.result
     context.cgroup_paths = cgroup_paths or {}
     context.label = (linux.get("mountLabel") or "") if selinux else ""
@@ -324,11 +331,17 @@ def _bind(context: _Context, mount: "dict[str, Any]", options: "Options", destin
     source = paths.join(context.bundle, source)
     flags = 0
     try:
-        directory = context.is_dir(source)
+        link = None
+        if "copy-symlink" in options.flags or "src-nofollow" in options.flags:
+            link = context.read_link(source)
+        directory = False if link is not None else context.is_dir(source)
     except OSError as error:
         raise ConfigError("bind source", pointer=f"{at}/source", path=source, errno=error.errno or 0) from None
     if directory is None:
         raise ConfigError("bind source", pointer=f"{at}/source", path=source, errno=errno.ENOENT)
+    if link is not None and "copy-symlink" in options.flags:
+        context.result.setup.append(plan.op("symlink", at, strings=(destination, link), flags=plan.SAME))
+        return
     if not directory:
         flags |= plan.FILE
     if destination == "/proc":
@@ -339,6 +352,7 @@ def _bind(context: _Context, mount: "dict[str, Any]", options: "Options", destin
     if destination == "/dev" and options.set & RDONLY:
         # /dev/pts and its like are mounted inside first
         attributes &= ~RDONLY
+        flags |= plan.KEEP
         _read_only_last(context, destination, at)
     _add_bind(
         context,
@@ -404,6 +418,7 @@ def _new(context: _Context, mount: "dict[str, Any]", options: "Options", destina
         if (kind == "tmpfs" or destination == "/dev") and destination not in context.destinations[index + 1 :]:
             # mount points are still to be made inside
             attributes &= ~RDONLY
+            flags |= plan.KEEP
             _read_only_last(context, destination, at)
     for key, value, place in options.data:
         is_id = kind in ("devpts", "tmpfs") and key in ("uid", "gid") and value.isdecimal()

@@ -60,7 +60,7 @@ SUPERBLOCK = ("sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazyt
 IGNORED = ("defaults", "silent", "loud", "iversion", "noiversion")
 
 # Meant for the runtime.
-RUNTIME = ("bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap", "src-nofollow", "dest-nofollow")
+RUNTIME = ("bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap", "src-nofollow", "dest-nofollow", "copy-symlink")
 
 # Labels are written with quotes round them for mount(2), where commas separate options; fsconfig(2) takes them bare.
 _LABELS = ("context", "fscontext", "defcontext", "rootcontext")

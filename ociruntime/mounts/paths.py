@@ -1,4 +1,4 @@
-"""Lexical path handling, and the one question lowering asks of the host's file system.
+"""Lexical path handling, and the questions lowering asks of the host's file system.
 
 Resolution inside the container's root is the init process's business alone: nothing here looks into the rootfs.
 """
@@ -29,6 +29,16 @@ def clean(path: str) -> str:
 def join(base: str, path: str) -> str:
     """path itself when absolute, else path below base."""
     return path if path.startswith("/") else f"{base}/{path}"
+
+
+def read_link(path: str) -> "str | None":
+    """The target of a symlink; None when path is something else or not there. Raises OSError."""
+    try:
+        return posix.readlink(path)
+    except OSError as error:
+        if error.errno in (*_NO_SUCH, errno.EINVAL):
+            return None
+        raise
 
 
 def is_dir(path: str) -> "bool | None":

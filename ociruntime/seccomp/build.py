@@ -52,12 +52,16 @@ X32 = ARCHITECTURES["SCMP_ARCH_X32"]
 ARM = ARCHITECTURES["SCMP_ARCH_ARM"]
 ARM_PRIVATE = 0x0F0000  # __ARM_NR_BASE: the calls private to ARM are far above all others, and not "newer"
 
+UNKNOWN = -1  # what libseccomp calls a name it has never heard of
+NUMBERS_END = 7000  # the last range is that of MIPS n32, from 6000
+PSEUDO = -10000  # above: parts of socketcall and ipc; below: calls that other architectures have
+
 ATTR_NNP = 3  # enum scmp_filter_attr
 ATTR_OPTIMIZE = 8
 MANY_RULES = 32  # beyond this a binary tree over the syscall numbers (optimize level 2) beats the linear list
 
-# Default actions that let the call through: there an unknown syscall needs no help.
-PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+# Default actions that let the call through, or ask somebody: there an unknown syscall needs no help.
+PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_NOTIFY")
 
 _instruction = Struct("=HBBI").pack
 
@@ -65,13 +69,13 @@ _instruction = Struct("=HBBI").pack
 def build(section: "dict[str, Any]") -> bytes:
     """The BPF program of a section that compile.check() accepted: 8 bytes per instruction, native byte order.
 
-    Raises ConfigError (contradicting rules, program longer than the kernel takes), UnsupportedError (no binding, or
+    Raises ConfigError (program longer than the kernel takes), UnsupportedError (no binding, or
     an architecture that this libseccomp cannot add).
     """
     binding = _binding()
     architectures = _architectures(binding, section)
-    rules, careful = _rules(binding, section, architectures)
-    code = _prefix(binding, section, architectures, careful) + rules
+    rules = _Rules(binding, section, architectures)
+    code = _prefix(rules, section) + _libseccomp(rules, section)
     count = len(code) // INSTRUCTION
     if count > MAX_INSTRUCTIONS:
         raise ConfigError(
@@ -131,7 +135,7 @@ def _signed(number: int) -> int:
 
 def _architectures(binding: "Any", section: "dict[str, Any]") -> "list[int]":
     """The tokens of the filter, the native one first (it is always there)."""
-    result = [binding.system_arch() & 0xFFFFFFFF]
+    result = [native(binding)]
     for name in section.get("architectures") or ():
         token = ARCHITECTURES[name]
         if token not in result:
@@ -139,44 +143,100 @@ def _architectures(binding: "Any", section: "dict[str, Any]") -> "list[int]":
     return result
 
 
-def _rules(
-    binding: "Any", section: "dict[str, Any]", architectures: "list[int]"
-) -> "tuple[bytes, dict[str, list[Alternative]]]":
-    """(libseccomp's program, {syscall: its alternatives} of those that conditions.py has to decide)."""
-    default = action(section["defaultAction"], section.get("defaultErrnoRet"))
-    syscalls = binding.SyscallFilter(_signed(default))
+class _Rules:
+    """The rules by syscall. default: SECCOMP_RET_* of the default action.
+
+    always: name -> SECCOMP_RET_* of its first rule without conditions, which is the whole answer.
+    simple: name -> alternatives for libseccomp. careful: those for conditions.py.
+    pointers: name -> where it is first named by a rule that changes anything.
+    """
+
+    __slots__ = ("always", "architectures", "binding", "careful", "default", "pointers", "simple")
+
+    def __init__(self, binding: "Any", section: "dict[str, Any]", architectures: "list[int]") -> None:
+        self.binding = binding
+        self.architectures = architectures
+        self.default = action(section["defaultAction"], section.get("defaultErrnoRet"))
+        self.always: dict[str, int] = {}
+        self.pointers: dict[str, str] = {}
+        conditional: dict[str, list[Alternative]] = {}
+        for i, rule in enumerate(section.get("syscalls") or ()):
+            ret = action(rule["action"], rule.get("errnoRet"))
+            if ret == self.default:
+                continue  # libseccomp refuses a rule that changes nothing
+            lists = alternatives(rule.get("args") or [])
+            for j, name in enumerate(rule["names"]):
+                if name not in self.pointers:
+                    if self.number(native(binding), name) == UNKNOWN:
+                        continue
+                    self.pointers[name] = f"{AT}/syscalls/{i}/names/{j}"
+                if lists[0]:
+                    conditional.setdefault(name, []).extend([(ret, conditions) for conditions in lists])
+                else:
+                    self.always.setdefault(name, ret)
+        self.simple: dict[str, list[Alternative]] = {}
+        self.careful: dict[str, list[Alternative]] = {}
+        for name, found in conditional.items():
+            if name not in self.always:
+                (self.careful if needs_care(found) else self.simple)[name] = found
+
+    def number(self, token: int, name: str) -> int:
+        """The number of the call; UNKNOWN; or another negative one: no (single) call of this architecture."""
+        number: int = self.binding.resolve_syscall(_signed(token), name)
+        return number
+
+    def is_shared(self, token: int, name: str) -> bool:
+        """Whether the call is also one of several behind one number (socketcall, ipc), which hides its arguments."""
+        number = self.number(token, name)
+        if number < 0:
+            return number > PSEUDO and number != UNKNOWN
+        return self.name(token, number) != name
+
+    def own_number(self, token: int, name: str) -> int:
+        """The number under which the call can be made directly, or -1."""
+        if not self.is_shared(token, name):
+            return self.number(token, name)
+        # Asked by name, the binding tells the common number only.
+        return next((number for number in range(NUMBERS_END) if self.name(token, number) == name), -1)
+
+    def name(self, token: int, number: int) -> str:
+        """The name of the call, "" if there is none."""
+        try:
+            name = self.binding.resolve_syscall(_signed(token), number)
+        except ValueError:
+            return ""
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def native(binding: "Any") -> int:
+    """libseccomp's token of this machine."""
+    return int(binding.system_arch()) & 0xFFFFFFFF
+
+
+def _libseccomp(rules: _Rules, section: "dict[str, Any]") -> bytes:
+    """libseccomp's program."""
+    syscalls = rules.binding.SyscallFilter(_signed(rules.default))
     syscalls.set_attr(ATTR_NNP, 0)  # no_new_privs is the config's own decision
-    for token in architectures[1:]:
+    for token in rules.architectures[1:]:
         _add_architecture(syscalls, section, token)
-    known: dict[str, bool] = {}
-    conditional: dict[str, list[Alternative]] = {}
-    unconditional: set[str] = set()
-    rules = 0
-    for i, rule in enumerate(section.get("syscalls") or ()):
-        ret = action(rule["action"], rule.get("errnoRet"))
-        if ret == default:
-            continue  # libseccomp refuses a rule that changes nothing
-        lists = alternatives(rule.get("args") or [])
-        arguments = [[_argument(binding, condition) for condition in conditions] for conditions in lists]
-        for j, name in enumerate(rule["names"]):
-            if name not in known:
-                known[name] = binding.resolve_syscall(binding.Arch.NATIVE, name) != -1
-            if not known[name]:
-                continue
-            if lists[0]:
-                conditional.setdefault(name, []).extend([(ret, conditions) for conditions in lists])
-            else:
-                unconditional.add(name)
-            for argument in arguments:
-                _add_rule(syscalls, ret, name, argument, f"{AT}/syscalls/{i}/names/{j}")
-                rules += 1
-    if rules > MANY_RULES:
+    for name, ret in rules.always.items():
+        _add_rule(syscalls, ret, name, [], rules.pointers[name])
+    lists = rules.simple
+    for name, found in rules.careful.items():
+        if any(rules.is_shared(token, name) for token in rules.architectures):
+            lists = {**lists, name: found}
+    count = len(rules.always)
+    for name, found in lists.items():
+        for ret, conditions in found:
+            arguments = [_argument(rules.binding, condition) for condition in conditions]
+            _add_rule(syscalls, ret, name, arguments, rules.pointers[name])
+            count += 1
+    if count > MANY_RULES:
         try:
             syscalls.set_attr(ATTR_OPTIMIZE, 2)
         except (OSError, RuntimeError):
             pass  # libseccomp before 2.5: a slower program, but the same
-    careful = {name: found for name, found in conditional.items() if name not in unconditional and needs_care(found)}
-    return _export(syscalls), careful
+    return _export(syscalls)
 
 
 def _argument(binding: "Any", condition: "dict[str, Any]") -> "Any":
@@ -185,14 +245,13 @@ def _argument(binding: "Any", condition: "dict[str, Any]") -> "Any":
     )
 
 
-def _add_rule(syscalls: "Any", ret: int, name: str, conditions: "list[Any]", pointer: str) -> None:
+def _add_rule(syscalls: "Any", ret: int, name: str, arguments: "list[Any]", pointer: str) -> None:
     try:
-        syscalls.add_rule(_signed(ret), name, *conditions)
+        syscalls.add_rule(_signed(ret), name, *arguments)
     except (OSError, RuntimeError) as error:
         number = _number(error)
-        if number == errno.EEXIST:
-            raise ConfigError(f"the rule for '{name}' contradicts an earlier one", pointer=pointer) from error
-        raise StepError("rule refused", pointer=pointer, call="seccomp_rule_add", errno=number, path=name) from error
+        if number != errno.EEXIST:  # the same conditions again: the first rule stands
+            raise StepError("refused", pointer=pointer, call="seccomp_rule_add", errno=number, path=name) from error
 
 
 def _add_architecture(syscalls: "Any", section: "dict[str, Any]", token: int) -> None:
@@ -233,34 +292,18 @@ def _export(syscalls: "Any") -> bytes:
 # ---- what comes before libseccomp's program
 
 
-def _prefix(
-    binding: "Any",
-    section: "dict[str, Any]",
-    architectures: "list[int]",
-    careful: "dict[str, list[Alternative]]",
-) -> bytes:
-    def resolve(token: int, name: str) -> int:
-        number: int = binding.resolve_syscall(_signed(token), name)
-        return number
-
-    default = action(section["defaultAction"], section.get("defaultErrnoRet"))
+def _prefix(rules: _Rules, section: "dict[str, Any]") -> bytes:
     last: dict[int, int] = {}
-    if section["defaultAction"] not in PERMISSIVE and default != _enosys():
+    if section["defaultAction"] not in PERMISSIVE and rules.default != _enosys():
         names = {name for rule in section.get("syscalls") or () for name in rule["names"]}
-        last = newest(resolve, names, architectures)
+        last = newest(rules.number, names, rules.architectures)
     decisions: dict[int, list[Instruction]] = {}
-    for token in architectures:
-        for name, rules in careful.items():
-            number = resolve(token, name)
-            # Where a call is one of several behind a common number (socketcall, ipc), its arguments are not there.
-            if number >= 0 and _name(binding, token, number) == name:
-                decisions.setdefault(token, []).extend(decide(number, rules, default))
-    return prefix(architectures, last, decisions)
-
-
-def _name(binding: "Any", token: int, number: int) -> str:
-    name = binding.resolve_syscall(_signed(token), number)
-    return name.decode() if isinstance(name, bytes) else str(name)
+    for token in rules.architectures:
+        for name, found in rules.careful.items():
+            number = rules.own_number(token, name)
+            if number >= 0:
+                decisions.setdefault(token, []).extend(decide(number, found, rules.default))
+    return prefix(rules.architectures, last, decisions)
 
 
 def newest(resolve: "Callable[[int, str], int]", names: "set[str]", architectures: "list[int]") -> "dict[int, int]":

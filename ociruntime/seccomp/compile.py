@@ -132,10 +132,7 @@ def lower(config: "dict[str, Any]", host: "HostFacts") -> "SeccompRequest | None
     section = linux.get("seccomp")
     if not section:
         return None
-    request = check(section, host.kernel)
-    if request is not None and request.notify:
-        raise UnsupportedError("SCMP_ACT_NOTIFY", "a later version of ociruntime", pointer=f"{AT}/syscalls")
-    return request
+    return check(section, host.kernel)
 
 
 def check(section: "dict[str, Any]", kernel: "tuple[int, int]") -> "SeccompRequest | None":
@@ -147,14 +144,12 @@ def check(section: "dict[str, Any]", kernel: "tuple[int, int]") -> "SeccompReque
     if default not in ACTIONS:
         what = f"'{default}' is not a seccomp action" if default else "the default action is missing"
         raise ConfigError(what, pointer=f"{AT}/defaultAction")
-    if default == "SCMP_ACT_NOTIFY":
-        raise ConfigError("SCMP_ACT_NOTIFY cannot be the default action", pointer=f"{AT}/defaultAction")
     if section.get("defaultErrnoRet") is not None:
         _check_errno(section["defaultErrnoRet"], default, f"{AT}/defaultErrnoRet")
     for i, name in enumerate(section.get("architectures") or ()):
         if name not in ARCHITECTURES:
             raise ConfigError(f"'{name}' is not an architecture", pointer=f"{AT}/architectures/{i}")
-    notify = False
+    notify = default == "SCMP_ACT_NOTIFY"
     for i, rule in enumerate(rules):  # the names, hundreds of them, are looked at by the compiler only
         action = rule.get("action")
         if action not in ACTIONS:
@@ -165,14 +160,7 @@ def check(section: "dict[str, Any]", kernel: "tuple[int, int]") -> "SeccompReque
             raise ConfigError("names must hold at least one syscall", pointer=f"{AT}/syscalls/{i}/names")
         if rule.get("args"):
             _check_args(rule["args"], f"{AT}/syscalls/{i}/args")
-        if action == "SCMP_ACT_NOTIFY":
-            notify = True
-            if "write" in rule["names"]:
-                # The init process itself writes between loading the filter and execve: nobody would answer.
-                raise ConfigError(
-                    "SCMP_ACT_NOTIFY cannot be used for write",
-                    pointer=f"{AT}/syscalls/{i}/names/{rule['names'].index('write')}",
-                )
+        notify = notify or action == "SCMP_ACT_NOTIFY"
     path = section.get("listenerPath") or ""
     metadata = section.get("listenerMetadata") or ""
     if metadata and not path:
@@ -253,7 +241,7 @@ def program(request: SeccompRequest, cache_directory: str) -> bytes:
     """The BPF program of request: from cache_directory ("": no cache), or compiled and put there.
 
     A cache that cannot be read, trusted or written is as good as none.
-    Raises ConfigError (rules that contradict each other, program too long), UnsupportedError (no libseccomp binding).
+    Raises ConfigError (program too long), UnsupportedError (no libseccomp binding).
     """
     if not cache_directory:
         from ociruntime.seccomp.build import build

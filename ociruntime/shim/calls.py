@@ -30,3 +30,19 @@ def set_subreaper(on: bool) -> None:
 def namespace_type(fd: int) -> int:
     """CLONE_NEW* of a namespace fd; raises StepError (ENOTTY) when it is none. Source: man ioctl_ns(2)."""
     return check(lib.shim_nstype(fd), "ioctl", "NS_GET_NSTYPE")
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """A copy of fd `number` of another process, or -errno (EBADF: it has none). Source: man pidfd_getfd(2)."""
+    fd: int = lib.shim_pidfd_getfd(pidfd, number)
+    return fd
+
+
+def connect_unix(path: str, timeout_ms: int) -> int:
+    """A stream socket connected to the socket file at path; what is sent waits at most timeout_ms, too."""
+    return check(lib.shim_connect_unix(path.encode("utf-8", "surrogateescape"), timeout_ms), "connect", path)
+
+
+def send_stream(socket: int, data: bytes, fd: int = -1) -> None:
+    """All of data, and fd (SCM_RIGHTS) with its first byte. Source: man unix(7)."""
+    check(lib.shim_send_stream(socket, data, len(data), fd), "sendmsg")

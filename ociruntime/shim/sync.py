@@ -7,7 +7,7 @@
         PLAN (block, first fds)      ->            runs the ops in order
                                      <-  FDS n     wants the n-th batch of fds
         FDS n                        ->
-                                     <-  SYNC p    stops at point p: maps, hooks, ready, seccomp, created
+                                     <-  SYNC p    stops at point p: maps, hooks, ready, seccomp, listener, created
         GO                           ->            goes on
                                      <-  WARNING   something tolerated
                                      <-  TRACE     how long an op took
@@ -113,9 +113,15 @@ class Channel:
         offsets: bytes = b"",
         cgroup_fd: int = -1,
         intermediate: bool = False,
+        keep_groups: bool = False,
     ) -> None:
-        """joins: (CLONE_NEW* flag, fd of the namespace). With intermediate, the receiver clones init with clone_flags."""
+        """joins: (CLONE_NEW* flag, fd of the namespace). With intermediate, the receiver clones init with clone_flags.
+
+        keep_groups: the supplementary groups stay when a user namespace is joined.
+        """
         flags = lib.BOOT_INTERMEDIATE if intermediate else 0
+        if keep_groups:
+            flags |= lib.BOOT_KEEP_GROUPS
         fds = [fd for _, fd in joins]
         if time:
             flags |= lib.BOOT_TIME
@@ -131,12 +137,14 @@ class Channel:
     def send_fds(self, batch: int, fds: "Sequence[int]") -> None:
         self._send(MESSAGE.pack(lib.MSG_FDS, 0, 0, 0, batch, 0, b"", b""), fds)
 
-    def go(self, fds: "Sequence[int]" = ()) -> None:
-        self._send(MESSAGE.pack(lib.MSG_GO, 0, 0, 0, 0, 0, b"", b""), fds)
+    def go(self, fds: "Sequence[int]" = (), value2: int = 0) -> None:
+        self._send(MESSAGE.pack(lib.MSG_GO, 0, 0, 0, 0, value2, b"", b""), fds)
 
     def receive(self, timeout_ms: int = -1) -> "Message | None":
         """The next message; None when the other end is gone. TimeoutError-like failures raise StepError (ETIMEDOUT)."""
-        n = lib.shim_recv(self.fd, self._buffer, MESSAGE.size, self._fds, 4, self._count, timeout_ms)
+        n = -4
+        while n == -4:  # EINTR: back to Python in between, so that signal handlers run
+            n = lib.shim_recv(self.fd, self._buffer, MESSAGE.size, self._fds, 4, self._count, timeout_ms)
         if n == 0 or n == -104:  # ECONNRESET: it died with our message unread
             return None
         check(n, "recvmsg", "sync socket")

@@ -28,6 +28,7 @@ _FIELDS: "tuple[tuple[str, str, type], ...]" = (
     ("owner", "owner", int),
     ("cgroup", "cgroup", dict),
     ("freezer", "freezer", str),
+    ("intel_rdt", "intelRdt", dict),
     ("namespaces", "namespaces", dict),
     ("rootless", "rootless", bool),
     ("systemd", "systemd", bool),
@@ -59,7 +60,8 @@ class State:
     pid, start_time, boot_id: the init process (0, 0, "" while there is none); start_time in clock ticks since boot,
     field 22 of proc_pid_stat(5). created: RFC 3339. owner: UID that created it.
     cgroup: what ``cgroups.manager.from_state`` takes. freezer: the file that says whether the container is frozen
-    (``freezer.state`` on v1, ``cgroup.freeze`` on v2), "" if none. namespaces: type to path, "" for a new one.
+    (``freezer.state`` on v1, ``cgroup.freeze`` on v2), "" if none. intel_rdt: what ``intel_rdt.remove`` takes, {} if
+    there is nothing. namespaces: type to path, "" for a new one.
     private_pid_ns: the container has a PID namespace of its own. hooks: the hooks object of config.json, for those
     that run after create. startable: the config has a process. config_digest: of the saved config.json.
     """
@@ -81,6 +83,7 @@ class State:
         owner: int = 0,
         cgroup: "dict[str, object] | None" = None,
         freezer: str = "",
+        intel_rdt: "dict[str, object] | None" = None,
         namespaces: "dict[str, str] | None" = None,
         rootless: bool = False,
         systemd: bool = False,
@@ -101,6 +104,7 @@ class State:
         self.owner = owner
         self.cgroup: dict[str, object] = cgroup or {}
         self.freezer = freezer
+        self.intel_rdt: dict[str, object] = intel_rdt or {}
         self.namespaces: dict[str, str] = namespaces or {}
         self.rootless = rootless
         self.systemd = systemd

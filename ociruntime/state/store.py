@@ -153,6 +153,7 @@ class StateRoot:
         directory = StateDir(f"{self.path}/{container_id}", container_id, root_fd)
         try:
             posix.mkdir(container_id, 0o711, dir_fd=root_fd)
+            posix.chmod(container_id, 0o711, dir_fd=root_fd)  # whatever the umask
         except OSError as error:
             directory.close()
             if error.errno == EEXIST:

@@ -28,6 +28,7 @@ from ociruntime.plan import (
     PLAIN_DIR,
     PROCFS_SOURCE,
     RECURSIVE,
+    SAME,
     FdSource,
     Op,
     attr,
@@ -164,6 +165,48 @@ def bound(place: str, source: str, args: tuple[int, ...] = (0, 0, 0, 0), flags: 
 )
 def test_binds(lowered: Lower, entry: dict[str, Any], expected: Op) -> None:
     assert one(lowered, {"destination": "/d", **entry}) == expected
+
+
+LINKS = {"/srv/link": "../data", "/bundle/link": "/gone", "/srv/dirlink": "/srv/data"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        # a symlink is copied, dangling or not; what else the options say is void
+        (
+            {"source": "/srv/link", "options": ["rbind", "copy-symlink", "ro", "x=1"]},
+            op("symlink", "/mounts/0", strings=("/d", "../data"), flags=SAME),
+        ),
+        (
+            {"source": "link", "options": ["bind", "copy-symlink"]},
+            op("symlink", "/mounts/0", strings=("/d", "/gone"), flags=SAME),
+        ),
+        ({"source": "/srv/data", "options": ["bind", "copy-symlink"]}, bound("/d", "/srv/data")),
+        # the link itself is no directory, wherever it leads
+        (
+            {"source": "/srv/dirlink", "options": ["bind", "src-nofollow"]},
+            bound("/d", "/srv/dirlink", flags=HOST_TREE | FILE, nofollow=True),
+        ),
+        (
+            {"source": "/bundle/link", "options": ["bind", "src-nofollow"]},
+            bound("/d", "/bundle/link", flags=HOST_TREE | FILE, nofollow=True),
+        ),
+    ],
+)
+def test_symlinks_as_sources(lowered: Lower, entry: dict[str, Any], expected: Op) -> None:
+    result = lowered({"mounts": [{"destination": "/d", **entry}]}, read_link=LINKS.get)
+    assert result.setup[0] == expected
+    assert result.warnings == []
+
+
+def test_read_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("a/b")
+    (tmp_path / "file").write_text("")
+    names = ("link", "file", "gone", "file/x", ".")
+    assert [paths.read_link(f"{tmp_path}/{name}") for name in names] == ["a/b", None, None, None, None]
+    with pytest.raises(OSError, match="too long"):
+        paths.read_link("x" * 5000)
 
 
 def test_file_system_options_of_a_bind_are_reported_and_dropped(lowered: Lower) -> None:

@@ -113,9 +113,9 @@ def test_everything_unknown_is_a_parameter_of_the_file_system() -> None:
 
 
 def test_superblock_flags_and_words_for_the_runtime() -> None:
-    result = parse(["sync", "nolazytime", "rbind", "tmpcopyup", "idmap=uids=0-1-2", "dest-nofollow"])
+    result = parse(["sync", "nolazytime", "rbind", "tmpcopyup", "idmap=uids=0-1-2", "dest-nofollow", "copy-symlink"])
     assert result.superblock == ["sync", "nolazytime"]
-    assert result.flags == {"rbind", "tmpcopyup", "idmap", "dest-nofollow"}
+    assert result.flags == {"rbind", "tmpcopyup", "idmap", "dest-nofollow", "copy-symlink"}
     assert result.data == []
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def request(section: dict[str, Any] = SECTION, flags: int = 4) -> compiler.Secco
 
 
 @pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The sections that were really compiled."""
     calls: list[Any] = []
 
@@ -36,7 +35,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         return CODE
 
     monkeypatch.setattr(build, "build", fake)
-    yield calls
+    return calls
 
 
 def files(cache: Path) -> list[str]:

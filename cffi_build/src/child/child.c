@@ -43,6 +43,7 @@ static const op_handler handlers[OP_COUNT] = {
     [OP_STDIO_OWNER] = op_stdio_owner,
     [OP_ENVIRONMENT] = op_environment,
     [OP_LOOKUP] = op_lookup,
+    [OP_FIFO] = op_fifo,
     [OP_WAIT_START] = op_wait_start,
     [OP_EXEC] = op_exec,
     [OP_OOM_SCORE_ADJ] = op_oom_score_adj,
@@ -52,6 +53,10 @@ static const op_handler handlers[OP_COUNT] = {
     [OP_NO_PDEATHSIG] = op_no_pdeathsig,
     [OP_CHECK_CWD] = op_check_cwd,
     [OP_AFFINITY] = op_affinity,
+    [OP_SCHEDULER] = op_scheduler,
+    [OP_IOPRIO] = op_ioprio,
+    [OP_PERSONALITY] = op_personality,
+    [OP_MEMPOLICY] = op_mempolicy,
 };
 
 const char *op_string(const struct child *c, const struct plan_op *op, int i)
@@ -133,6 +138,8 @@ int sync_with_parent(struct child *c, uint32_t point, int *fd)
 
 static int op_sync(struct child *c, const struct plan_op *op)
 {
+    if (op->args[0] == SYNC_READY)
+        close_mount_helpers(c);
     bool may_bring_fd = op->args[0] == SYNC_READY || op->args[0] == SYNC_SECCOMP;
     return sync_with_parent(c, (uint32_t)op->args[0], may_bring_fd ? &c->seccomp : NULL);
 }
@@ -237,7 +244,9 @@ void child_main(int sync)
     memset(&c, 0, sizeof(c));
     c.sync = c.report = sync;
     c.op = STAGE_OP;
+    c.fifo = c.links = -1;
     c.root = c.proc = c.proc_full = c.null_tree = c.mask_tree = c.seccomp = -1;
+    c.hook_stdout = c.hook_stderr = -1;
     for (int i = 0; i < FD_BATCH; i++)
         c.fds[i] = -1;
 

@@ -8,6 +8,12 @@
 #include "plan.h"
 #include "sys.h"
 
+struct kept {
+    struct kept *next;
+    const char *path;     /* as the plan names it */
+    int mount;
+};
+
 struct child {
     int sync;             /* SOCK_SEQPACKET to the parent; -1 once started */
     int report;           /* where MSG_ERROR goes: sync, later the exec fifo */
@@ -21,7 +27,12 @@ struct child {
     int proc_full;        /* private procfs with sysctl; -1 until needed */
     int null_tree;        /* the host's /dev/null, detached, for file masks */
     int mask_tree;        /* the empty read-only tmpfs, for directory masks */
+    int fifo;             /* O_PATH of exec.fifo */
+    int links;            /* O_PATH of our own /proc/self/fd, to open the fifo by */
     int seccomp;          /* fd of the BPF program */
+    int hook_stdout;      /* files for the output of hooks; -1: it is collected */
+    int hook_stderr;
+    struct kept *kept;    /* mounts that a later OP_ATTR finishes */
     bool pivoted;         /* host paths cannot be named any more */
     char *const *argv;
     char *const *envp;
@@ -101,7 +112,7 @@ int op_mkdir(struct child *c, const struct plan_op *op);
 int op_mount(struct child *c, const struct plan_op *op); /* mount.c */
 int op_bind(struct child *c, const struct plan_op *op);
 int op_attr(struct child *c, const struct plan_op *op);
-int copy_up(struct child *c, int mount, const char *path); /* copyup.c */
+int copy_up(struct child *c, int mount, int hidden, const char *path); /* copyup.c */
 int op_mask(struct child *c, const struct plan_op *op); /* mask.c */
 int op_readonly(struct child *c, const struct plan_op *op);
 /* The kernel's 32-bit encoding of a device number, what mknod takes. */
@@ -122,6 +133,10 @@ int op_umask(struct child *c, const struct plan_op *op);
 int op_oom_score_adj(struct child *c, const struct plan_op *op);
 int op_apparmor(struct child *c, const struct plan_op *op);
 int op_selinux(struct child *c, const struct plan_op *op);
+int op_scheduler(struct child *c, const struct plan_op *op); /* scheduling.c */
+int op_ioprio(struct child *c, const struct plan_op *op);
+int op_personality(struct child *c, const struct plan_op *op);
+int op_mempolicy(struct child *c, const struct plan_op *op);
 int op_no_new_privs(struct child *c, const struct plan_op *op); /* credentials.c */
 int op_no_pdeathsig(struct child *c, const struct plan_op *op);
 int op_become_root(struct child *c, const struct plan_op *op);
@@ -136,8 +151,11 @@ int op_chdir(struct child *c, const struct plan_op *op);   /* exec.c */
 int op_check_cwd(struct child *c, const struct plan_op *op);
 int op_environment(struct child *c, const struct plan_op *op);
 int op_lookup(struct child *c, const struct plan_op *op);
+int op_fifo(struct child *c, const struct plan_op *op);
 int op_wait_start(struct child *c, const struct plan_op *op);
 int op_exec(struct child *c, const struct plan_op *op);
+/* What only mounts, masks and sysctls need: closed before anything of the container's user runs. */
+void close_mount_helpers(struct child *c);
 void set_pdeathsig(int signal);
 /* stdio on the host's /dev/null goes to the container's own, if that is a true one. */
 void reopen_null(struct child *c);

@@ -135,9 +135,9 @@ static int copy_tree(struct child *c, int from, int to, int depth)
     return (int)(ret < 0 ? ret : n);
 }
 
-int copy_up(struct child *c, int mount, const char *path)
+int copy_up(struct child *c, int mount, int hidden, const char *path)
 {
-    int ret, to, from = in_root(c, path, O_RDONLY | O_DIRECTORY);
+    int ret, to, from = open_in(hidden, ".", O_RDONLY | O_DIRECTORY, RESOLVE_BENEATH);
     if (from < 0)
         return failed(c, "openat2", path, from);
     to = open_in(mount, ".", O_RDONLY | O_DIRECTORY, RESOLVE_BENEATH);

@@ -6,8 +6,8 @@ uint64_t device_number(uint32_t major, uint32_t minor)
     return (minor & 0xff) | ((uint64_t)major << 8) | ((uint64_t)(minor & ~0xffU) << 12);
 }
 
-/* 0 when name in parent is a node of this type and number. */
-static int verify_node(int parent, const char *name, unsigned int want_type, uint32_t major, uint32_t minor)
+/* O_PATH of name in parent when that is a node of this type and number. */
+static int verified_node(int parent, const char *name, unsigned int want_type, uint32_t major, uint32_t minor)
 {
     unsigned int mode;
     uint32_t have_major, have_minor;
@@ -16,14 +16,13 @@ static int verify_node(int parent, const char *name, unsigned int want_type, uin
     if (fd < 0)
         return fd;
     ret = file_type(fd, &mode, &have_major, &have_minor);
-    sys_close(fd);
+    if (ret == 0 && (mode & S_TYPE_MASK) != want_type)
+        ret = -EEXIST;
+    if (ret == 0 && want_type != 0010000 && (have_major != major || have_minor != minor))
+        ret = -EEXIST;
     if (ret < 0)
-        return ret;
-    if ((mode & S_TYPE_MASK) != want_type)
-        return -EEXIST;
-    if (want_type != 0010000 && (have_major != major || have_minor != minor))
-        return -EEXIST;
-    return 0;
+        sys_close(fd);
+    return ret < 0 ? ret : fd;
 }
 
 int op_device(struct child *c, const struct plan_op *op)
@@ -33,23 +32,48 @@ int op_device(struct child *c, const struct plan_op *op)
     uint32_t major = (uint32_t)(op->args[1] >> 32), minor = (uint32_t)op->args[1];
     uint32_t uid = (uint32_t)(op->args[2] >> 32), gid = (uint32_t)op->args[2];
     const char *call = "mknod";
-    long ret;
-    int parent = open_parent(c, path, true, &name);
+    long made, ret;
+    int fd, parent = open_parent(c, path, true, &name);
 
     if (parent < 0)
         return parent;
-    ret = SYS4(__NR_mknodat, parent, name, mode, device_number(major, minor));
-    if (ret == 0 && (uid != 0 || gid != 0)) {
-        call = "chown";
-        ret = SYS5(__NR_fchownat, parent, name, uid, gid, AT_SYMLINK_NOFOLLOW);
-    }
-    if (ret == 0 || ret == -EEXIST) {
-        if (ret == -EEXIST)
+    made = SYS4(__NR_mknodat, parent, name, mode, device_number(major, minor));
+    ret = made;
+    if (made == 0 || made == -EEXIST) {
+        if (made == -EEXIST)
             call = "existing node";
-        ret = verify_node(parent, name, type, major, minor);
+        ret = fd = verified_node(parent, name, type, major, minor);
+        if (fd >= 0 && made == 0 && (uid != 0 || gid != 0)) {
+            call = "chown";
+            ret = SYS5(__NR_fchownat, fd, "", uid, gid, AT_EMPTY_PATH);
+        }
+        if (fd >= 0)
+            sys_close(fd);
     }
     sys_close(parent);
     return ret < 0 ? failed(c, call, path, ret) : 0;
+}
+
+/* O_PATH of a plain file to bind a node onto, made if missing; no component of the path may be a symlink. */
+static int plain_file(struct child *c, const char *path)
+{
+    const char *name;
+    unsigned int mode;
+    long made;
+    int fd, ret, parent = open_parent(c, path, true, &name);
+    if (parent < 0)
+        return parent;
+    made = sys_openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0644);
+    if (made >= 0)
+        sys_close((int)made);
+    fd = made < 0 && made != -EEXIST ? (int)made : open_in(parent, name, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
+    sys_close(parent);
+    ret = fd < 0 ? fd : file_type(fd, &mode, NULL, NULL);
+    if (ret == 0 && ((mode & S_TYPE_MASK) == S_TYPE_LNK || file_system(fd) == PROC_SUPER_MAGIC))
+        ret = -ELOOP;
+    if (ret < 0 && fd >= 0)
+        sys_close(fd);
+    return ret < 0 ? failed(c, "open", path, ret) : fd;
 }
 
 int op_device_bind(struct child *c, const struct plan_op *op)
@@ -76,7 +100,7 @@ int op_device_bind(struct child *c, const struct plan_op *op)
     sys_close((int)source);
     if (tree < 0)
         return failed(c, "open_tree", host, tree);
-    at = make_file(c, path);
+    at = plain_file(c, path);
     ret = at < 0 ? at : sys_move_mount((int)tree, at);
     if (at >= 0) {
         if (ret < 0)
@@ -87,17 +111,26 @@ int op_device_bind(struct child *c, const struct plan_op *op)
     return (int)ret;
 }
 
+static bool same_link(int parent, const char *name, const char *to)
+{
+    char target[4096];
+    long n = SYS4(__NR_readlinkat, parent, name, target, sizeof(target));
+    return n == (long)length(to) && memcmp(target, to, (size_t)n) == 0;
+}
+
 int op_symlink(struct child *c, const struct plan_op *op)
 {
     const char *path = op_string(c, op, 0), *to = op_string(c, op, 1), *name;
     long ret;
-    int parent = open_parent(c, path, true, &name);
+    int parent = open_parent(c, path, !(op->flags & OPF_SAME), &name);
 
     if (parent < 0)
         return parent;
     ret = SYS3(__NR_symlinkat, to, parent, name);
     if (ret == -EEXIST && (op->flags & OPF_OPTIONAL)) {
         ret = 0;
+    } else if (ret == -EEXIST && (op->flags & OPF_SAME)) {
+        ret = same_link(parent, name, to) ? 0 : -EEXIST;
     } else if (ret == -EEXIST) {
         ret = SYS3(__NR_unlinkat, parent, name, 0);
         if (ret == 0)

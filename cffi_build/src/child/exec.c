@@ -106,16 +106,20 @@ int op_environment(struct child *c, const struct plan_op *op)
     return 0;
 }
 
-/* 0 when path is a regular file that we may execute. */
+/* 0 when path is a regular file that we may execute. A seccomp filter that is loaded by now (no noNewPrivileges) may be
+   older than statx and faccessat2: then the type is left to execve, and faccessat does, as all ids are equal here. */
 static int executable(const char *path)
 {
     struct statx st;
     long ret = sys_statx(AT_FDCWD, path, 0, STATX_TYPE, &st);
-    if (ret < 0)
+    if (ret < 0 && ret != -ENOSYS && ret != -EPERM)
         return (int)ret;
-    if ((st.stx_mode & S_TYPE_MASK) != S_TYPE_REG)
+    if (ret == 0 && (st.stx_mode & S_TYPE_MASK) != S_TYPE_REG)
         return -EACCES; /* what execve says of directories and nodes too */
-    return (int)SYS4(__NR_faccessat2, AT_FDCWD, path, 1 /* X_OK */, AT_EACCESS);
+    ret = SYS4(__NR_faccessat2, AT_FDCWD, path, 1 /* X_OK */, AT_EACCESS);
+    if (ret == -ENOSYS || ret == -EPERM)
+        ret = SYS3(__NR_faccessat, AT_FDCWD, path, 1 /* X_OK */);
+    return (int)ret;
 }
 
 static int search(struct child *c, const char *name, const char *path)
@@ -182,18 +186,48 @@ int op_lookup(struct child *c, const struct plan_op *op)
     return ret < 0 ? failed(c, plain ? "PATH search" : "exec", name, ret) : 0;
 }
 
+/* A container may wait for its start for days: what set it up is closed, what cannot be closed has CLOEXEC. */
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        sys_close(*fd);
+    *fd = -1;
+}
+
+void close_mount_helpers(struct child *c)
+{
+    close_fd(&c->proc_full);
+    close_fd(&c->null_tree);
+    close_fd(&c->mask_tree);
+    for (; c->kept != NULL; c->kept = c->kept->next)
+        close_fd(&c->kept->mount);
+}
+
+static void close_helpers(struct child *c)
+{
+    close_mount_helpers(c);
+    close_fd(&c->root);
+    close_fd(&c->proc);
+    close_fd(&c->seccomp);
+}
+
+int op_fifo(struct child *c, const struct plan_op *op)
+{
+    c->fifo = op_fd(c, op);
+    if (c->fifo < 0)
+        return c->fifo;
+    c->links = open_in(c->proc, "self/fd", O_PATH | O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS);
+    return c->links < 0 ? failed(c, "openat2", "/proc/self/fd", c->links) : 0;
+}
+
 int op_wait_start(struct child *c, const struct plan_op *op)
 {
-    char path[32] = "self/fd/";
-    int fifo = op_fd(c, op);
-    int ret, proc;
+    char number[24];
+    int ret;
     long fd;
 
-    if (fifo < 0)
-        return fifo;
-    proc = own_proc(c);
-    if (proc < 0)
-        return proc;
+    (void)op;
+    close_helpers(c);
     /* From here on only read, write, openat, close and execve: a seccomp profile may be in force. */
     ret = sync_with_parent(c, SYNC_CREATED, NULL);
     if (ret < 0)
@@ -201,14 +235,13 @@ int op_wait_start(struct child *c, const struct plan_op *op)
     c->report = -1;
     sys_close(c->sync);
     c->sync = -1;
-    decimal(path + 8, (uint64_t)fifo);
+    decimal(number, (uint64_t)c->fifo);
     do
-        fd = sys_openat(proc, path, O_WRONLY | O_CLOEXEC, 0); /* a link of our own procfs, to the fd the parent gave us */
+        fd = sys_openat(c->links, number, O_WRONLY | O_CLOEXEC, 0); /* a link to the fd that the parent gave us */
     while (fd == -EINTR);
     if (fd < 0)
         return failed(c, "open", "exec.fifo", fd);
     sys_write((int)fd, "0", 1);
-    sys_close(fifo);
     c->report = (int)fd; /* start reads until execve closes it; it knows no plan, only the order of what is left */
     c->first_op = c->op + 1;
     return 0;

@@ -27,7 +27,8 @@ static int join(struct child *c, const struct boot *b, const int *fds)
             }
             done[i] = true;
             if (user) {
-                SYS2(__NR_setgroups, 0, 0); /* may be denied there; the process's own groups are set later */
+                if (!(b->flags & BOOT_KEEP_GROUPS))
+                    SYS2(__NR_setgroups, 0, 0); /* may be denied there; the process's own groups are set later */
                 ret = SYS3(__NR_setresgid, 0, 0, 0);
                 if (ret == 0)
                     ret = SYS3(__NR_setresuid, 0, 0, 0);
@@ -107,7 +108,11 @@ int boot(struct child *c, const struct boot *b, const int *fds, int n_fds)
     }
     for (int i = 0; i < n_fds; i++)
         sys_close(fds[i]);
-    sys_prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    /*
+     * An unprivileged parent may write the id maps of a dumpable process only. Nothing of a container is joined here, so
+     * nobody can reach us yet; OP_BECOME_ROOT takes it back.
+     */
+    sys_prctl(PR_SET_DUMPABLE, (b->clone_flags & CLONE_NEWUSER) && b->n_join == 0 && SYS0(__NR_geteuid) != 0, 0, 0, 0);
     set_pdeathsig(SIGKILL);
     return 0;
 }

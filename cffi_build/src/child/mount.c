@@ -73,6 +73,33 @@ static int target(struct child *c, const struct plan_op *op, const char *path)
     return fd;
 }
 
+/*
+ * A mount that becomes read-only last, when all mount points inside it are made, is remembered by fd: its path could
+ * lead to another one by then.
+ */
+static int keep(struct child *c, const struct plan_op *op, const char *path, int mount)
+{
+    struct kept *kept;
+    if (!(op->flags & OPF_KEEP)) {
+        sys_close(mount);
+        return 0;
+    }
+    kept = arena(sizeof(*kept));
+    if (kept == NULL)
+        return failed(c, "mmap", path, -ENOMEM);
+    *kept = (struct kept){ c->kept, path, mount };
+    c->kept = kept;
+    return 0;
+}
+
+static int kept_mount(const struct child *c, const char *path)
+{
+    for (const struct kept *kept = c->kept; kept != NULL; kept = kept->next)
+        if (equal(kept->path, path))
+            return kept->mount;
+    return -1;
+}
+
 static int fs_options(struct child *c, int fs, const struct plan_op *op)
 {
     const char *at = op_string(c, op, 3);
@@ -80,6 +107,8 @@ static int fs_options(struct child *c, int fs, const struct plan_op *op)
     for (uint64_t i = 0; i < op->args[3]; i++) {
         const char *key = at, *value;
         long ret;
+        if (at >= end)
+            return failed(c, "plan", "options", -EINVAL);
         at += length(at) + 1;
         if (at >= end)
             return failed(c, "plan", key, -EINVAL);
@@ -161,7 +190,7 @@ int op_mount(struct child *c, const struct plan_op *op)
     if (ret < 0)
         failed(c, "mount_setattr", path, ret);
     if (ret == 0 && (op->flags & OPF_COPYUP))
-        ret = copy_up(c, (int)mnt, path);
+        ret = copy_up(c, (int)mnt, at, path);
     if (ret == 0) {
         ret = sys_move_mount((int)mnt, at);
         if (ret < 0)
@@ -172,8 +201,11 @@ int op_mount(struct child *c, const struct plan_op *op)
         if (ret < 0)
             failed(c, "mount_setattr", path, ret);
     }
-    sys_close((int)mnt);
     sys_close(at);
+    if (ret < 0)
+        sys_close((int)mnt);
+    else
+        ret = keep(c, op, path, (int)mnt);
     return (int)ret;
 }
 
@@ -234,9 +266,12 @@ int op_bind(struct child *c, const struct plan_op *op)
         ret = set_propagation(tree, op->args[2]);
     if (ret == 0)
         ret = set_propagation(tree, op->args[3]);
-    sys_close(tree);
     sys_close(at);
-    return ret < 0 ? failed(c, call, path, ret) : 0;
+    if (ret < 0) {
+        sys_close(tree);
+        return failed(c, call, path, ret);
+    }
+    return keep(c, op, path, tree);
 }
 
 int op_attr(struct child *c, const struct plan_op *op)
@@ -248,6 +283,11 @@ int op_attr(struct child *c, const struct plan_op *op)
     if (path[0] == '\0') {
         ret = set_attr(c->root, op->args[0], recursive);
         return ret < 0 ? failed(c, "mount_setattr", "/", ret) : 0;
+    }
+    fd = kept_mount(c, path);
+    if (fd >= 0) {
+        ret = set_attr(fd, op->args[0], recursive);
+        return ret < 0 ? failed(c, "mount_setattr", path, ret) : 0;
     }
     fd = in_root(c, path, O_PATH);
     if (fd < 0)

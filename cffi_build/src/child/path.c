@@ -170,6 +170,10 @@ int open_parent(struct child *c, const char *path, bool no_symlinks, const char 
             return fd < 0 ? failed(c, "openat2", directory, fd) : fd;
     }
     fd = walk(c, directory, sizeof(directory), 0755);
+    if (fd >= 0 && no_symlinks) { /* walk follows them */
+        sys_close(fd);
+        fd = open_in(c->root, directory, O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | RESOLVE_NO_SYMLINKS);
+    }
     return fd < 0 ? failed(c, "mkdir", directory, fd) : fd;
 }
 

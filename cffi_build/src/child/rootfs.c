@@ -101,16 +101,43 @@ int op_rootfs(struct child *c, const struct plan_op *op)
     return ret < 0 ? (int)ret : 0;
 }
 
+static bool is_below(const char *path, const char *directory)
+{
+    size_t size = length(directory);
+    return starts_with(path, directory) && (path[size] == '/' || path[size] == '\0');
+}
+
+/* mountinfo writes blanks, tabs, newlines and backslashes as three octal digits. Source: proc_pid_mountinfo(5). */
+static void unescape(char *text)
+{
+    char *to = text;
+    for (const char *at = text; *at != '\0'; at++) {
+        if (at[0] == '\\' && at[1] >= '0' && at[1] <= '3' && at[2] >= '0' && at[2] <= '7' && at[3] >= '0' && at[3] <= '7') {
+            *to++ = (char)((at[1] - '0') << 6 | (at[2] - '0') << 3 | (at[3] - '0'));
+            at += 3;
+        } else {
+            *to++ = *at;
+        }
+    }
+    *to = '\0';
+}
+
 /* Without pivot_root the old root stays below ours: what could still be mounted anew from there goes away first. */
 static int hide_kernel_mounts(struct child *c)
 {
     static const size_t capacity = 1 << 20;
+    char own_root[4096], link[32] = "self/fd/";
     char *text = arena(capacity);
     long fd = sys_openat(AT_FDCWD, "/proc/self/mountinfo", O_RDONLY | O_CLOEXEC, 0);
     size_t size = 0;
     long n;
     if (fd < 0 || text == NULL)
         return failed(c, "open", "/proc/self/mountinfo", fd < 0 ? fd : -ENOMEM);
+    decimal(link + 8, (uint64_t)c->root);
+    n = SYS4(__NR_readlinkat, c->proc, link, own_root, sizeof(own_root) - 1);
+    if (n < 0)
+        return failed(c, "readlink", "rootfs", n);
+    own_root[n] = '\0';
     while (size < capacity - 1 && (n = sys_read((int)fd, text + size, capacity - 1 - size)) > 0)
         size += (size_t)n;
     sys_close((int)fd);
@@ -127,11 +154,12 @@ static int hide_kernel_mounts(struct child *c)
             if (*at == ' ')
                 *at++ = '\0';
         }
+        unescape(field[4]);
         type = at;
         while (*type != '\0' && !starts_with(type, " - "))
             type++;
         if ((starts_with(type, " - proc ") || starts_with(type, " - sysfs ")) && equal(field[3], "/") &&
-            SYS2(__NR_umount2, field[4], MNT_DETACH) < 0) {
+            !is_below(field[4], own_root) && SYS2(__NR_umount2, field[4], MNT_DETACH) < 0) {
             long ret = SYS5(__NR_mount, "none", field[4], "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k");
             /* a mount that another one hides cannot be named any more: neither by us nor by the container */
             if (ret < 0 && ret != -ENOENT && ret != -EACCES)

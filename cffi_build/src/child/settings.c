@@ -61,11 +61,11 @@ int op_setsid(struct child *c, const struct plan_op *op)
 /* "type;uid;gid;perm;description": the hexadecimal perm. */
 static uint32_t key_permissions(long key)
 {
-    char text[256];
+    char text[512];
     long n = SYS4(__NR_keyctl, KEYCTL_DESCRIBE, key, text, sizeof(text) - 1);
     uint32_t value = 0;
     int field = 0;
-    if (n <= 0)
+    if (n <= 0 || n > (long)sizeof(text) - 1) /* too long: nothing was copied */
         return 0;
     text[sizeof(text) - 1] = '\0';
     for (const char *at = text; *at != '\0' && field < 4; at++) {

@@ -7,12 +7,14 @@
 #include <linux/nsfs.h>
 #include <linux/openat2.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "parent.h"
@@ -213,4 +215,73 @@ int shim_bpf_program_by_id(uint32_t id)
     memset(&attr, 0, sizeof(attr));
     attr.prog_id = id;
     return bpf(BPF_PROG_GET_FD_BY_ID, &attr);
+}
+
+int shim_pidfd_getfd(int pidfd, int target)
+{
+    return KERNEL(syscall(SYS_pidfd_getfd, pidfd, target, 0));
+}
+
+int shim_connect_unix(const char *path, int timeout_ms)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    struct timeval limit = { timeout_ms / 1000, timeout_ms % 1000 * 1000 };
+    int file = -1, fd, ret;
+
+    fd = KERNEL(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (fd < 0)
+        return fd;
+    if (strlen(path) < sizeof(address.sun_path)) {
+        strcpy(address.sun_path, path);
+    } else { /* sun_path is short, paths are not */
+        file = KERNEL(open(path, O_PATH | O_CLOEXEC));
+        if (file < 0) {
+            close(fd);
+            return file;
+        }
+        snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", file);
+    }
+    ret = KERNEL(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)));
+    if (ret == 0)
+        ret = KERNEL(connect(fd, (const struct sockaddr *)&address, sizeof(address)));
+    if (file >= 0)
+        close(file);
+    if (ret < 0) {
+        close(fd);
+        return ret;
+    }
+    return fd;
+}
+
+int shim_send_stream(int socket, const void *data, size_t size, int fd)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    const char *at = data;
+
+    memset(&control, 0, sizeof(control));
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof(int));
+    while (size > 0) {
+        struct iovec iov = { (void *)(uintptr_t)at, size };
+        struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+        ssize_t n;
+        if (fd >= 0) {
+            message.msg_control = &control;
+            message.msg_controllen = sizeof(control.space);
+        }
+        n = sendmsg(socket, &message, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        fd = -1;
+        at += n;
+        size -= (size_t)n;
+    }
+    return 0;
 }

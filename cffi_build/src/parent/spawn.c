@@ -10,7 +10,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -75,18 +74,46 @@ struct init_start {
     int error;
 };
 
+/*
+ * A caller whose standard streams are closed has other files of ours under their numbers, marked CLOEXEC. The container
+ * gets /dev/null there: it must neither see those files nor have them given away to its user.
+ */
+static int fill_standard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++) {
+        int null, flags = fcntl(fd, F_GETFD);
+        if (flags >= 0 && !(flags & FD_CLOEXEC))
+            continue;
+        null = open("/dev/null", O_RDWR);
+        if (null < 0)
+            return -1;
+        if (null != fd) {
+            if (dup2(null, fd) < 0)
+                return -1;
+            close(null);
+        }
+    }
+    return 0;
+}
+
 static void start_init(void *argument)
 {
     struct init_start *start = argument;
     const struct spawn_request *r = start->request;
-    int preserved = r->preserve_fds > 0 ? r->preserve_fds : 0;
+    int first = 3 + (r->preserve_fds > 0 ? r->preserve_fds : 0);
+    int sync = r->sync_fd < first ? fcntl(r->sync_fd, F_DUPFD, first) : r->sync_fd;
+    int exe = r->exe_fd < first ? fcntl(r->exe_fd, F_DUPFD, first) : r->exe_fd;
 
-    if (syscall(SYS_close_range, 3 + preserved, ~0U, CLOSE_RANGE_CLOEXEC) < 0 || fcntl(r->sync_fd, F_SETFD, 0) < 0)
-        start->error = errno;
-    else {
-        syscall(SYS_execveat, r->exe_fd, "", start->argv, start->envp, AT_EMPTY_PATH);
-        start->error = errno;
+    if (sync >= 0 && exe >= 0 && fill_standard_streams() == 0 &&
+        syscall(SYS_close_range, first, ~0U, CLOSE_RANGE_CLOEXEC) == 0 && fcntl(sync, F_SETFD, 0) == 0) {
+        char *at = start->fd_text + sizeof(start->fd_text) - 1;
+        do
+            *--at = (char)('0' + sync % 10);
+        while ((sync /= 10) > 0);
+        start->argv[1] = at;
+        syscall(SYS_execveat, exe, "", start->argv, start->envp, AT_EMPTY_PATH);
     }
+    start->error = errno;
     syscall(SYS_exit, 127);
 }
 
@@ -130,9 +157,7 @@ int shim_spawn(const struct spawn_request *request, struct spawn_result *result)
     struct clone_args args = { .flags = request->clone_flags };
     struct init_start start = { .request = request };
 
-    snprintf(start.fd_text, sizeof(start.fd_text), "%d", request->sync_fd);
     start.argv[0] = "ociruntime-init";
-    start.argv[1] = start.fd_text;
     if (request->cgroup_fd >= 0) {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = (uint64_t)request->cgroup_fd;
@@ -141,7 +166,7 @@ int shim_spawn(const struct spawn_request *request, struct spawn_result *result)
 }
 
 struct process_start {
-    const struct process_request *request;
+    struct process_request *request; /* a copy of the caller's */
     int error;
 };
 
@@ -156,7 +181,8 @@ static int place(int fd, int at)
 static void start_process(void *argument)
 {
     struct process_start *start = argument;
-    const struct process_request *r = start->request;
+    struct process_request *r = start->request;
+    int *streams[] = { &r->stdin_fd, &r->stdout_fd, &r->stderr_fd };
     sigset_t none;
     struct sigaction action = { .sa_handler = SIG_DFL };
 
@@ -165,6 +191,10 @@ static void start_process(void *argument)
     sigemptyset(&none);
     if (r->new_session)
         setsid();
+    /* sources among 0..2 (a caller with closed streams) would be overwritten by one another */
+    for (int i = 0; i < 3; i++)
+        if (*streams[i] <= 2)
+            *streams[i] = fcntl(*streams[i], F_DUPFD_CLOEXEC, 3);
     if ((r->cwd_fd >= 0 && fchdir(r->cwd_fd) < 0) || place(r->stdin_fd, 0) < 0 || place(r->stdout_fd, 1) < 0 ||
         place(r->stderr_fd, 2) < 0 || syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) < 0) {
         start->error = errno;
