@@ -92,9 +92,7 @@ def network(new_network: Callable[[], Network]) -> Network:
 
 
 @pytest.fixture
-def container(
-    runtime: Runtime, network: Network, bundle: Bundle, new_container: Callable[..., Container]
-) -> Container:
+def container(runtime: Runtime, network: Network, bundle: Bundle, new_container: Callable[..., Container]) -> Container:
     """A container whose runtime lives in the test's network."""
     bundle.args("pause")
     made = new_container(bundle, at=runtime.within(["nsenter", f"--net={network.path}"]))
@@ -272,9 +270,7 @@ def test_clash(
         ({"": {}}, "/linux/netDevices"),
     ],
 )
-def test_bad_names(
-    container: Container, network: Network, leaks: Leaks, entries: dict[str, Any], pointer: str
-) -> None:
+def test_bad_names(container: Container, network: Network, leaks: Leaks, entries: dict[str, Any], pointer: str) -> None:
     """Names that the kernel would refuse, and names given twice [L10]."""
     network.veth("dev0", "dev1")
     container.bundle.linux(netDevices=entries)

@@ -108,7 +108,12 @@ class IntelRdt:
             said = _read(f"{self.root}/info/last_cmd_status").strip()
             hint = f"the kernel says: {said}" if said and said != "ok" else ""
             raise StepError(
-                "cannot write the schema", step="intelRdt", pointer=pointer, errno=error.errno or 0, path=path, hint=hint
+                "cannot write the schema",
+                step="intelRdt",
+                pointer=pointer,
+                errno=error.errno or 0,
+                path=path,
+                hint=hint,
             ) from None
 
     def _granularity(self) -> "dict[str, int]":
@@ -147,7 +152,10 @@ def lower(config: "dict[str, Any]", container_id: str, root: "str | None" = None
         root = mount_point()
     if not root:
         raise UnsupportedError(
-            "a class of service", "a mounted resctrl file system", pointer=_POINTER, hint="mount -t resctrl resctrl /sys/fs/resctrl"
+            "a class of service",
+            "a mounted resctrl file system",
+            pointer=_POINTER,
+            hint="mount -t resctrl resctrl /sys/fs/resctrl",
         )
     name = section.get("closID") or ""
     result = IntelRdt(
@@ -221,7 +229,9 @@ def compare(lines: "list[tuple[str, str]]", actual: str, steps: "dict[str, int]"
         if has is None or has not in (value, -(-value // step) * step):
             there = "nothing" if has is None else f"{has}" if resource in _BANDWIDTH else f"{has:x}"
             raise ConfigError(
-                f"the class of service exists, with {there} for domain {domain} of {resource}", pointer=pointer, path=path
+                f"the class of service exists, with {there} for domain {domain} of {resource}",
+                pointer=pointer,
+                path=path,
             )
 
 
@@ -234,7 +244,11 @@ def join(saved: "dict[str, Any]", pid: int) -> None:
                 _write(path, f"{pid}\n")
             except OSError as error:
                 raise StepError(
-                    "cannot join the class of service", step="intelRdt", pointer=_POINTER, errno=error.errno or 0, path=path
+                    "cannot join the class of service",
+                    step="intelRdt",
+                    pointer=_POINTER,
+                    errno=error.errno or 0,
+                    path=path,
                 ) from None
 
 

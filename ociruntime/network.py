@@ -33,6 +33,12 @@ _GLOBAL = 0  # RT_SCOPE_UNIVERSE
 # NODAD, HOMEADDRESS, MANAGETEMPADDR, NOPREFIXROUTE, MCAUTOJOIN
 _KEPT_FLAGS = 0x02 | 0x10 | 0x100 | 0x200 | 0x400
 _TRIES = 10
+_CANNOT_LEAVE = "some kinds of devices (loopback, bridge, wireless) cannot leave their network namespace"
+_MOVE_HINTS = {
+    EINVAL: _CANNOT_LEAVE,
+    EOPNOTSUPP: _CANNOT_LEAVE,
+    EEXIST: "the container's network namespace has a device of this name",
+}
 
 
 class NetDevice:
@@ -165,39 +171,66 @@ def _in_thread(work: "Callable[[], None]") -> None:
 def _move(devices: "list[NetDevice]", fd: int) -> None:
     """In a thread of its own. fd: the namespace to move to."""
     try:
-        from pyroute2 import IPRoute, netns
+        from ctypes import CDLL
+
+        from pyroute2 import IPRoute, NetlinkError, netns
     except ImportError:
         raise UnsupportedError("moving a network device", "the Python package pyroute2", pointer=_POINTER) from None
-    with IPRoute() as outside:
-        found = [_find(outside, device) for device in devices]
-        netns.setns(fd)
-        with IPRoute() as inside:
-            taken = _names(_links(inside))
-            for device in devices:
-                if device.final() in taken:
-                    raise ConfigError(
-                        f"the container's network namespace has a device '{device.final()}' already",
-                        pointer=device.name_pointer,
-                        path=device.name,
-                    )
-            for item in found:
-                _move_one(outside, inside, item, fd)
+    try:
+        with IPRoute() as outside:
+            found = [_find(outside, device) for device in devices]
+            # Without libc it would be searched for with other programs.
+            netns.setns(fd, libc=CDLL(None, use_errno=True))
+            with IPRoute() as inside:
+                _check_free(devices, _names(_links(inside)))
+                for item in found:
+                    _move_one(outside, inside, item, fd)
+    except (NetlinkError, OSError) as error:
+        raise StepError("netlink fails", step="netDevices", pointer=_POINTER, errno=_errno(error)) from error
 
 
-def _failed(device: NetDevice, reason: str, error: Exception, hint: str = "") -> StepError:
-    """A refused request. pyroute2's NetlinkError has the kernel's errno as code."""
-    number = getattr(error, "code", None) or getattr(error, "errno", None) or 0
-    return StepError(reason, step="netDevices", pointer=device.pointer, errno=number, path=device.name, hint=hint)
+def _check_free(devices: "list[NetDevice]", taken: "set[str]") -> None:
+    for device in devices:
+        if device.final() in taken:
+            raise ConfigError(
+                f"the container's network namespace has a device '{device.final()}' already",
+                pointer=device.name_pointer,
+                path=device.name,
+            )
 
 
-def _dump(read: "Callable[[], Iterable[Any]]") -> "list[Any]":
+def _errno(error: Exception) -> int:
+    """Of an OSError, or of pyroute2's NetlinkError, which has it as its code."""
+    number = getattr(error, "code", None) or getattr(error, "errno", None)
+    return number if isinstance(number, int) else 0
+
+
+def _ask(device: NetDevice, reason: str, request: "Callable[..., Any]", *words: str, **arguments: "Any") -> "list[Any]":
+    """Make a request and return the answers. Raises StepError."""
+    from pyroute2 import NetlinkError
+
+    try:
+        return list(request(*words, **arguments) or ())
+    except (NetlinkError, OSError) as error:
+        number = _errno(error)
+        raise StepError(
+            reason,
+            step="netDevices",
+            pointer=device.pointer,
+            errno=number,
+            path=device.name,
+            hint=_MOVE_HINTS.get(number, "") if "net_ns_fd" in arguments else "",
+        ) from None
+
+
+def _dump(read: "Callable[..., Iterable[Any]]", **arguments: int) -> "list[Any]":
     """All messages of a dump; again when others changed the tables meanwhile."""
-    from pyroute2 import netlink
+    from pyroute2.netlink import exceptions
 
-    interrupted = getattr(netlink.exceptions, "NetlinkDumpInterrupted", ())
+    interrupted = getattr(exceptions, "NetlinkDumpInterrupted", ())
     for _ in range(_TRIES):
         try:
-            return list(read())
+            return list(read(**arguments))
         except interrupted:
             continue
     raise StepError("the network devices change all the time", step="netDevices", pointer=_POINTER, errno=EBUSY)
@@ -221,16 +254,16 @@ def _names(links: "list[Any]") -> "set[str]":
 def _find(ip: "Any", device: NetDevice) -> _Found:
     """Look a device up on the host and read its addresses, which it loses when it goes down."""
     try:
-        links = list(ip.link("get", ifname=device.name))
-    except Exception as error:
-        if getattr(error, "code", None) != ENODEV:
-            raise _failed(device, "cannot look for the network device", error) from None
+        links = _ask(device, "cannot look for the network device", ip.link, "get", ifname=device.name)
+    except StepError as error:
+        if error.errno != ENODEV:
+            raise
         links = []
     for link in links:
         if link.get_attr("IFLA_IFNAME") == device.name:
-            index: int = link["index"]
-            messages = _dump(lambda: ip.get_addr(index=index))
-            addresses = [address for address in map(kept_address, messages) if address is not None]
+            index = link["index"]
+            found = map(kept_address, _dump(ip.get_addr, index=index))
+            addresses = [address for address in found if address is not None]
             return _Found(device, index, link.get_attr("IFLA_ADDRESS"), addresses)
     raise ConfigError("no such network device on the host", pointer=device.pointer, path=device.name)
 
@@ -273,16 +306,7 @@ def _move_one(outside: "Any", inside: "Any", found: _Found, fd: int) -> None:
     before = {link["index"] for link in _links(inside)}
     # One message: the kernel takes the device down, moves it and renames it in there, so no name has to be free here.
     rename = {"ifname": device.target} if device.target else {}
-    try:
-        outside.link("set", index=found.index, net_ns_fd=fd, **rename)
-    except Exception as error:
-        code = getattr(error, "code", 0)
-        hint = ""
-        if code in (EINVAL, EOPNOTSUPP):
-            hint = "some kinds of devices (loopback, bridge, wireless) cannot leave their network namespace"
-        elif code == EEXIST:
-            hint = "the container's network namespace has a device of this name"
-        raise _failed(device, "cannot move the network device", error, hint) from None
+    _ask(device, "cannot move the network device", outside.link, "set", index=found.index, net_ns_fd=fd, **rename)
     index, name = _arrived(inside, before, found)
     for address in found.addresses:
         label = address.pop("label", None)
@@ -290,15 +314,9 @@ def _move_one(outside: "Any", inside: "Any", found: _Found, fd: int) -> None:
             label = new_label(label, device.name, name)
         if label:
             address["label"] = label
-        try:
-            inside.addr("add", index=index, **address)
-        except Exception as error:
-            text = f"{address.get('local') or address['address']}/{address['prefixlen']}"
-            raise _failed(device, f"cannot give the network device its address {text} again", error) from None
-    try:
-        inside.link("set", index=index, state="up")
-    except Exception as error:
-        raise _failed(device, "cannot bring the network device up", error) from None
+        text = f"{address.get('local') or address['address']}/{address['prefixlen']}"
+        _ask(device, f"cannot give it its address {text} again", inside.addr, "add", index=index, **address)
+    _ask(device, "cannot bring the network device up", inside.link, "set", index=index, state="up")
 
 
 def _arrived(inside: "Any", before: "set[int]", found: _Found) -> "tuple[int, str]":
@@ -308,14 +326,11 @@ def _arrived(inside: "Any", before: "set[int]", found: _Found) -> "tuple[int, st
     """
     fresh = [link for link in _links(inside) if link["index"] not in before]
     final = found.device.final()
-    for matches in (
-        lambda link: final and link.get_attr("IFLA_IFNAME") == final,
-        lambda link: link["index"] == found.index and link.get_attr("IFLA_ADDRESS") == found.hardware,
-        lambda link: link.get_attr("IFLA_ADDRESS") == found.hardware,
-    ):
-        for link in fresh:
-            if matches(link):
-                return link["index"], link.get_attr("IFLA_IFNAME")
+    named = [link for link in fresh if link.get_attr("IFLA_IFNAME") == final]
+    alike = [link for link in fresh if link.get_attr("IFLA_ADDRESS") == found.hardware]
+    kept = [link for link in alike if link["index"] == found.index]
+    for link in (*named, *kept, *alike):
+        return link["index"], link.get_attr("IFLA_IFNAME")
     raise StepError(
         "the network device is not in the container's network namespace",
         step="netDevices",

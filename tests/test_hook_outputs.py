@@ -18,7 +18,7 @@ def script(text: str) -> list[dict[str, Any]]:
 
 
 def run(tmp_path: Path, annotations: dict[str, str], text: str) -> None:
-    state = {"id": "c", "bundle": str(tmp_path), "annotations": annotations}
+    state: dict[str, Any] = {"id": "c", "bundle": str(tmp_path), "annotations": annotations}
     hooks.run({"poststart": script(text)}, "poststart", state, str(tmp_path))
 
 

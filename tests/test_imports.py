@@ -18,6 +18,7 @@ FLOORS = {
     "capabilities": 2,
     "cgroups": 3,
     "features": 3,
+    "console": 3,
     "hooks": 3,
     "intel_rdt": 3,
     "mounts": 3,

@@ -262,7 +262,7 @@ def test_parse() -> None:
 
 @pytest.mark.parametrize("text", ["L3", "L3:", "L3:0", "L3:0=", "L3:0=xyz", "L3:a=f", ":0=f", "MB:0=f"])
 def test_parse_nonsense(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         parse(text)
 
 
@@ -300,7 +300,7 @@ def test_mount_point() -> None:
         "30 29 0:28 / /sys/fs/res\\040ctrl rw,relatime shared:8 - resctrl resctrl rw,cdp\n"
     )
     assert intel_rdt.mount_point(text) == "/sys/fs/res ctrl"
-    assert intel_rdt.mount_point(text.split("\n")[0]) == ""
+    assert intel_rdt.mount_point(text.partition("\n")[0]) == ""
 
 
 def test_file_calls(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """network: (netDevices -> devices) and (fragment -> error pointer); which addresses are kept, and how."""
 
-from types import SimpleNamespace
+import sys
 from typing import Any
 
 import pytest
@@ -39,9 +39,7 @@ def test_exchanged_names_and_templates_do_not_clash() -> None:
 
 
 def test_joined_namespace() -> None:
-    assert lower({"a": {}}, [{"type": "network", "path": "/proc/1/ns/net"}]) == [
-        ("a", "", "a", "/linux/netDevices/a")
-    ]
+    assert lower({"a": {}}, [{"type": "network", "path": "/proc/1/ns/net"}]) == [("a", "", "a", "/linux/netDevices/a")]
 
 
 @pytest.mark.parametrize(
@@ -174,10 +172,25 @@ def test_arrived_nowhere() -> None:
 
 def test_alternative_names_are_taken() -> None:
     links = [
-        Message({"IFLA_IFNAME": "a", "IFLA_PROP_LIST": {"attrs": [("IFLA_ALT_IFNAME", "b"), ("IFLA_ALT_IFNAME", "c")]}}),
+        Message({"IFLA_IFNAME": "a", "IFLA_PROP_LIST": {"attrs": [("IFLA_ALT_IFNAME", n) for n in "bc"]}}),
         Message({"IFLA_IFNAME": "d"}),
     ]
     assert network._names(links) == {"a", "b", "c", "d"}
+
+
+def test_without_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyroute2", None)
+    with pytest.raises(UnsupportedError) as caught:
+        network._move([], -1)
+    assert "pyroute2" in caught.value.needs
+
+
+def test_a_namespace_that_is_none() -> None:
+    """Anything the sockets or setns(2) refuse becomes an error of ours; the thread that made it is gone."""
+    with open("/dev/null") as file, pytest.raises(StepError) as caught:
+        network._in_thread(lambda: network._move([], file.fileno()))
+    assert caught.value.pointer == "/linux/netDevices"
+    assert caught.value.errno != 0
 
 
 def test_failures_of_the_thread_are_raised() -> None:
@@ -189,7 +202,20 @@ def test_failures_of_the_thread_are_raised() -> None:
 
 
 def test_the_errno_of_a_refused_request() -> None:
+    from pyroute2 import NetlinkError
+
     device = network.NetDevice("dev0", "", "/linux/netDevices/dev0")
-    error = network._failed(device, "cannot", OSError(1, "x"))
-    assert (error.errno, error.pointer, error.path) == (1, "/linux/netDevices/dev0", "dev0")
-    assert network._failed(device, "cannot", SimpleNamespace(code=22)).errno == 22  # type: ignore[arg-type]
+
+    def refuse(error: Exception, **_: Any) -> None:
+        raise error
+
+    for error, number, arguments, hint in (
+        (OSError(1, "x"), 1, {}, ""),
+        (NetlinkError(22), 22, {"index": 1}, ""),
+        (NetlinkError(22), 22, {"net_ns_fd": 1}, "cannot leave"),
+    ):
+        with pytest.raises(StepError) as caught:
+            network._ask(device, "cannot", lambda e=error, **_: refuse(e), **arguments)
+        assert (caught.value.errno, caught.value.pointer, caught.value.path) == (number, device.pointer, "dev0")
+        assert hint in caught.value.hint
+    assert network._ask(device, "", lambda: None) == []

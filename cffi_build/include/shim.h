@@ -110,7 +110,9 @@ enum op_kind {
     OP_MEMPOLICY = 48,         /* args[0]: MPOL_* | MPOL_F_*, strings[0]: node mask, little endian, args[1]: its bits,
                                   a multiple of 64; 0: no mask */
     OP_FIFO = 49,              /* fd: O_PATH of exec.fifo, kept for OP_WAIT_START with the way to open it */
-    OP_COUNT = 50
+    OP_CONSOLE = 50,           /* a new pty of /dev/pts becomes 0, 1, 2 and the controlling terminal; its master goes to
+                                  the parent with SYNC_CONSOLE. args[0]: rows << 16 | columns; OPF_BIND_CONSOLE */
+    OP_COUNT = 51
 };
 
 /* plan_op.flags */
@@ -122,6 +124,7 @@ enum op_kind {
 #define OPF_FILE 2         /* OP_BIND, OP_MOUNT: a missing destination is created as a file */
 #define OPF_PLAIN_DIR 4    /* OP_MOUNT, OP_BIND: the destination must be an ordinary directory, no symlink (proc, sysfs) */
 #define OPF_NO_PIVOT 8     /* OP_PIVOT */
+#define OPF_BIND_CONSOLE 8 /* OP_CONSOLE: also bound onto /dev/console */
 #define OPF_KEEP 8         /* OP_MOUNT, OP_BIND: a later OP_ATTR of the same path means this very mount */
 #define OPF_RETRY 16       /* OP_CHDIR */
 #define OPF_IN_PROC 16     /* OP_BIND, OP_MOUNT: the destination is a file of /proc that may be covered */
@@ -135,6 +138,7 @@ enum op_kind {
 #define OPF_HOST_TREE 4096 /* OP_BIND: make it a slave first (rootfsPropagation is not shared) */
 #define OPF_NO_FOLLOW 8192 /* OP_BIND, OP_MOUNT: do not follow a symlink at the destination */
 #define OPF_SOURCE_NO_FOLLOW 32768 /* OP_BIND without fd: the source itself may be a symlink */
+#define OPF_NO_PROCFS 8 /* OP_ROOTFS: a process that joins later needs no procfs of its own, and may not get one */
 #define OPF_NO_BIND 16384 /* OP_ROOTFS: no mount namespace, so only open the root */
 
 enum sync_point {
@@ -144,6 +148,7 @@ enum sync_point {
     SYNC_READY = 3,     /* rlimits, limits done; the answer may carry one fd: the BPF program */
     SYNC_SECCOMP = 4,   /* the answer carries one fd: a BPF program */
     SYNC_CREATED = 5,   /* everything is done but execve */
+    SYNC_CONSOLE = 7,   /* comes with one fd: the master of the terminal */
     SYNC_LISTENER = 6   /* a filter with a listener comes next; value2: the fd it will have. The answer's value2: be
                            dumpable, or the parent may not take it. A second GO once the parent has it */
 };
@@ -242,6 +247,19 @@ int shim_bpf_detach(int cgroup_fd, int program_fd);
 /* ids of the device programs attached to this cgroup: returns how many were stored. */
 int shim_bpf_query(int cgroup_fd, uint32_t *ids, int max);
 int shim_bpf_program_by_id(uint32_t id);
+
+struct relay_request {
+    int32_t master;     /* the container's pty */
+    int32_t tty;        /* the caller's terminal: raw meanwhile, its size followed; -1: none */
+    int32_t input;      /* read from here ... */
+    int32_t output;     /* ... written to here */
+    int32_t pid;        /* the process, a child of ours, and its pidfd */
+    int32_t pidfd;
+    uint64_t forward;   /* bit n: signal n is passed on */
+};
+/* Copies both ways until the process ends and what it wrote is through; *status: its wait status. All signals must be
+   blocked. The terminal is as before afterwards. */
+int shim_relay(const struct relay_request *request, int *status);
 
 struct process_request {
     const char *path;

@@ -30,7 +30,7 @@
 #include "launcher_paths.h"
 
 #define MAIN_MODULE "ociruntime.cli.main"
-#define PACKAGE     "ociruntime"
+#define PACKAGE "ociruntime"
 #define EXIT_BROKEN 1
 
 /* frozen_table.c, written by freeze.py */

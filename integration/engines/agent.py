@@ -74,8 +74,10 @@ def make_devices() -> None:
         os.mknod(f"/dev/{name}", 0o666 | stat.S_IFCHR, os.makedev(1, minor))
     os.mknod("/dev/tty", 0o666 | stat.S_IFCHR, os.makedev(5, 0))
     for name, kind, options in (
-        ("shm", "tmpfs", "mode=1777"), ("mqueue", "mqueue", "defaults"), ("pts", "devpts", "newinstance,ptmxmode=0666,gid=5"),
-    ):  # fmt: skip
+        ("shm", "tmpfs", "mode=1777"),
+        ("mqueue", "mqueue", "defaults"),
+        ("pts", "devpts", "newinstance,ptmxmode=0666,gid=5"),
+    ):
         os.mkdir(f"/dev/{name}")
         call("mount", "-t", kind, "-o", options, kind, f"/dev/{name}")
     os.symlink("pts/ptmx", "/dev/ptmx")
@@ -106,8 +108,8 @@ class Command:
     """A command that runs, or has run. Its output goes to unnamed files: what it leaves running cannot hold us up."""
 
     def __init__(self, request: dict[str, Any]) -> None:
-        self.out = tempfile.TemporaryFile()
-        self.err = tempfile.TemporaryFile()
+        self.out = tempfile.TemporaryFile()  # noqa: SIM115
+        self.err = tempfile.TemporaryFile()  # noqa: SIM115
         piped = request.get("open_stdin", False)
         with tempfile.TemporaryFile() as given:
             given.write(base64.b64decode(request.get("stdin", "")))
@@ -210,7 +212,7 @@ class Agent:
         request = json.loads(line)
         try:
             answer = self.answer(request)
-        except Exception as error:  # noqa: BLE001 (told to the other side)
+        except Exception as error:
             answer = {"failed": f"{type(error).__name__}: {error}"}
         with self.write_lock:
             print(json.dumps({"id": request["id"], **answer}), flush=True)

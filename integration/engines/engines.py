@@ -13,11 +13,7 @@ from integration.engines.sandbox import Running, Sandbox
 from integration.lib.container import wait_until
 from integration.lib.runtime import Result
 
-
-CAPABILITIES = {
-    f"CAP_{name}"
-    for name in "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT".split()
-}
+CAPABILITIES = {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT"}
 
 
 class Podman:
@@ -37,6 +33,8 @@ class Podman:
             self.configs[with_json] = work / f"containers-{'json' if with_json else 'bare'}.conf"
             self.configs[with_json].write_text(
                 '[containers]\nnetns = "none"\nlog_driver = "k8s-file"\n'
+                # podman's own default is 2048
+                f"pids_limit = {2048 if 'pids' in sandbox.controllers else 0}\n"
                 f"default_capabilities = {json.dumps(sorted(CAPABILITIES))}\n"
                 f"[engine]\nruntime_supports_json = {json.dumps([name] if with_json else [])}\n"
                 f"runtime_supports_nocgroup = {json.dumps([name])}\n"

@@ -17,6 +17,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from integration.lib import host
 from integration.lib.runtime import Result
 
@@ -26,11 +28,12 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Answer = dict[str, Any]
 
 
-def hierarchies() -> list[tuple[str, str, str, str]]:
+def hierarchies(only_v2: bool) -> list[tuple[str, str, str, str]]:
     """The host's cgroup hierarchies: (mount point, its place below /sys/fs/cgroup, type, mount options)."""
     by_point: dict[str, list[str]] = {}
     for name, point in host.cgroup_mounts().items():
-        by_point.setdefault(point, []).append(name)
+        if not only_v2 or not name:
+            by_point.setdefault(point, []).append(name)
     found = []
     for point, names in sorted(by_point.items()):
         if names == [""]:
@@ -73,9 +76,14 @@ def as_result(argv: Sequence[str], answer: Answer, timeout: float = 0) -> Result
 
 
 class Sandbox:
-    """Namespaces of its own and a branch of every cgroup hierarchy, with one long-lived process that runs commands."""
+    """Namespaces of its own and a branch of every cgroup hierarchy, with one long-lived process that runs commands.
 
-    def __init__(self, work: Path, name: str) -> None:
+    only_v2: of the hierarchies of a hybrid machine only cgroup2 is there, as on a machine that has nothing else.
+    """
+
+    def __init__(self, work: Path, name: str, only_v2: bool) -> None:
+        self.only_v2 = only_v2 or set(host.cgroup_mounts()) == {""}
+        self.controllers = host.v2_controllers() if self.only_v2 else set(host.cgroup_mounts())
         self.groups = []
         self.numbers = itertools.count(1)
         self.waiting: dict[int, Future[Answer]] = {0: Future()}
@@ -83,7 +91,7 @@ class Sandbox:
         for directory in ("home", "tmp"):
             work.joinpath(directory).mkdir()
         self.env = {"PATH": PATH, "HOME": str(work / "home"), "TMPDIR": str(work / "tmp"), "LC_ALL": "C.UTF-8"}
-        table = hierarchies()
+        table = hierarchies(only_v2)
         for point, _, kind, _ in table:
             group = Path(point, name)
             group.mkdir()
@@ -151,6 +159,12 @@ class Sandbox:
         """A file of the sandbox, stripped."""
         return self.run(["cat", path]).ok().text.strip()
 
+    def limit(self, controller: str, v1: str, v2: str) -> str:
+        """Where a container sees this file of its cgroup; skips the test when nobody can set it here."""
+        if controller not in self.controllers:
+            pytest.skip(f"no {controller} controller {'in cgroup2 ' if self.only_v2 else ''}here")
+        return f"/sys/fs/cgroup/{v2 if self.only_v2 else f'{controller}/{v1}'}"
+
     def look(self) -> dict[str, list[str]]:
         """Processes, cgroups, mounts, state of the runtime."""
         return {key: value for key, value in self.ask("look").items() if key != "id"}
@@ -215,4 +229,7 @@ def kept(kind: str, entry: str) -> bool:
     """
     if kind == "mounts":
         return entry.split()[1].endswith("/podman/overlay")
-    return kind == "cgroups" and re.fullmatch(r"/sys/fs/cgroup(/[^/]+)?/(ctr|libpod_parent(/kept(/conmon)?)?)", entry) is not None
+    return (
+        kind == "cgroups"
+        and re.fullmatch(r"/sys/fs/cgroup(/[^/]+)?/(ctr|libpod_parent(/kept(/conmon)?)?)", entry) is not None
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from integration.engines.engines import Podman
-from integration.engines.sandbox import Watch
+from integration.engines.sandbox import Sandbox, Watch
 from integration.lib.runtime import Result
 
 both = pytest.mark.parametrize("json_log", [pytest.param(False, id="stderr"), pytest.param(True, id="json")])
@@ -50,9 +50,7 @@ def test_not_executable(podman: Podman, leaks: Watch, json_log: bool, program: s
         (["/etc/bad-interpreter"], 126, ["/process/args/0", "no such file or directory", "interpreter"]),
     ],
 )
-def test_pointer(
-    podman: Podman, leaks: Watch, json_log: bool, words: list[str], code: int, texts: list[str]
-) -> None:
+def test_pointer(podman: Podman, leaks: Watch, json_log: bool, words: list[str], code: int, texts: list[str]) -> None:
     """The message shown by podman has our pointer and cause, in both transports."""
     refused(podman.run(*words, json_log=json_log), code, leaks, *texts)
 
@@ -92,8 +90,9 @@ def test_pointer_of_a_sysctl(podman: Podman, leaks: Watch, json_log: bool) -> No
 
 
 @both
-def test_bad_limit(podman: Podman, leaks: Watch, json_log: bool) -> None:
+def test_bad_limit(podman: Podman, sandbox: Sandbox, leaks: Watch, json_log: bool) -> None:
     """A limit that the kernel does not take."""
+    sandbox.limit("pids", "", "")
     result = podman.run("true", json_log=json_log, options=BAD_LIMIT)
     assert result.code in (125, 126, 127)
     leaks.check()
@@ -101,8 +100,9 @@ def test_bad_limit(podman: Podman, leaks: Watch, json_log: bool) -> None:
 
 @both
 @pytest.mark.ours_only("the message says where in config.json")
-def test_pointer_of_a_limit(podman: Podman, leaks: Watch, json_log: bool) -> None:
+def test_pointer_of_a_limit(podman: Podman, sandbox: Sandbox, leaks: Watch, json_log: bool) -> None:
     """The pointer names the field."""
+    sandbox.limit("pids", "", "")
     result = podman.run("true", json_log=json_log, options=BAD_LIMIT)
     refused(result, result.code, leaks, "/linux/resources/pids/limit")
 

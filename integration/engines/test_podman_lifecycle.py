@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from integration.engines.engines import Podman
 from integration.engines.image import IMAGE
 from integration.engines.sandbox import Sandbox, Watch
@@ -89,7 +87,9 @@ def test_create_start_restart(podman: Podman, leaks: Watch) -> None:
     podman("create", "--name", name, IMAGE, "sh", "-c", "echo run >>/root/runs; cat /root/runs; exec sleep 1000").ok()
     assert podman.inspect(name)["State"]["Status"] == "created"
     for count in (1, 2, 3):
-        podman("restart" if count == 3 else "start", "-t0" if count == 3 else name, *([name] if count == 3 else [])).ok()
+        podman(
+            "restart" if count == 3 else "start", "-t0" if count == 3 else name, *([name] if count == 3 else [])
+        ).ok()
         # The logs hold what earlier starts said: 1, 2 and 3 lines.
         wait_until(lambda: podman("logs", name).text.count("run") == sum(range(count + 1)), 10, "the logs")  # noqa: B023
         if count == 1:
@@ -160,9 +160,3 @@ def test_runtime_state_lost(podman: Podman, sandbox: Sandbox, leaks: Watch) -> N
     sandbox.run([podman.runtime, "delete", "--force", full]).ok()
     podman("rm", "-f", "-t", "0", name).ok()
     leaks.check()
-
-
-@pytest.mark.requires("v1:memory")
-def test_out_of_memory(podman: Podman) -> None:
-    """A program that takes more than its limit is killed."""
-    assert podman.run("probe", "alloc", "64", options=["--memory", "16m", "--memory-swap", "16m"]).code == 137

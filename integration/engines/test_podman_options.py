@@ -19,12 +19,6 @@ def report(podman: Podman, *options: str) -> Reply:
     return podman.run("probe", "report", options=options).ok().replies[0]
 
 
-def limit(podman: Podman, v1: str, v2: str, *options: str) -> str:
-    """A file of the container's cgroup as the container sees it."""
-    name = v2 if host.cgroup_mode() == "v2" else v1
-    return podman.sh(f"cat /sys/fs/cgroup/{name}", *options)
-
-
 # ---- file systems ----
 
 
@@ -214,7 +208,9 @@ def test_workdir_is_made(podman: Podman) -> None:
 def test_ulimit(podman: Podman) -> None:
     """--ulimit. podman adds a limit of processes that not everybody may raise, so there is one here too."""
     options = ["--ulimit", "nofile=100:200", "--ulimit", "core=0:0", "--ulimit", "nproc=300:400"]
-    limits = {line[:26].strip(): line[26:].split()[:2] for line in podman.sh("cat /proc/self/limits", *options).splitlines()}
+    limits = {
+        line[:26].strip(): line[26:].split()[:2] for line in podman.sh("cat /proc/self/limits", *options).splitlines()
+    }
     assert limits["Max open files"] == ["100", "200"]
     assert limits["Max core file size"] == ["0", "0"]
     assert limits["Max processes"] == ["300", "400"]
@@ -231,7 +227,10 @@ def test_init(podman: Podman) -> None:
     probe = podman.run("true", options=options)
     if "catatonit" in probe.error:
         pytest.skip("not installed: catatonit")
-    assert podman.sh("cat /proc/1/comm; readlink /proc/1/exe; echo $$", *options).split()[0] in ("catatonit", "podman-init")
+    assert podman.sh("cat /proc/1/comm; readlink /proc/1/exe; echo $$", *options).split()[0] in (
+        "catatonit",
+        "podman-init",
+    )
     name = podman.detached("sleep", "1000", options=options)
     podman("stop", "-t", "10", name).ok()
     assert podman.inspect(name)["State"]["ExitCode"] == 143
@@ -252,39 +251,42 @@ def test_no_descriptors_leak(podman: Podman) -> None:
 # ---- limits ----
 
 
-def test_memory(podman: Podman) -> None:
+def test_memory(podman: Podman, sandbox: Sandbox) -> None:
     """--memory"""
-    assert limit(podman, "memory/memory.limit_in_bytes", "memory.max", "--memory", "64m") == str(64 << 20)
+    path = sandbox.limit("memory", "memory.limit_in_bytes", "memory.max")
+    assert podman.sh(f"cat {path}", "--memory", "64m") == str(64 << 20)
 
 
-def test_pids_limit(podman: Podman) -> None:
+def test_out_of_memory(podman: Podman, sandbox: Sandbox) -> None:
+    """A program that takes more than its limit is killed."""
+    sandbox.limit("memory", "", "")
+    assert podman.run("probe", "alloc", "64", options=["--memory", "16m", "--memory-swap", "16m"]).code == 137
+
+
+def test_pids_limit(podman: Podman, sandbox: Sandbox) -> None:
     """--pids-limit"""
-    assert limit(podman, "pids/pids.max", "pids.max", "--pids-limit", "23") == "23"
+    assert podman.sh(f"cat {sandbox.limit('pids', 'pids.max', 'pids.max')}", "--pids-limit", "23") == "23"
     result = podman.run("sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done", options=["--pids-limit", "4"])
     assert "fork" in result.error
 
 
-def test_cpus(podman: Podman) -> None:
-    """--cpus is a quota."""
-    if host.cgroup_mode() == "v2":
-        assert podman.sh("cat /sys/fs/cgroup/cpu.max", "--cpus", "0.5") == "50000 100000"
-    else:
-        script = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us"
-        assert podman.sh(script, "--cpus", "0.5").split() == ["50000", "100000"]
+def test_cpus(podman: Podman, sandbox: Sandbox) -> None:
+    """--cpus is a quota of a period of 100 ms."""
+    path = sandbox.limit("cpu", "cpu.cfs_quota_us", "cpu.max")
+    assert podman.sh(f"cat {path}", "--cpus", "0.5").split()[0] == "50000"
 
 
-@pytest.mark.requires("v1:cpu")
-def test_cpu_shares(podman: Podman) -> None:
-    """--cpu-shares"""
-    assert podman.sh("cat /sys/fs/cgroup/cpu/cpu.shares", "--cpu-shares", "77") == "77"
+def test_cpu_shares(podman: Podman, sandbox: Sandbox) -> None:
+    """--cpu-shares; cgroup2 has another scale."""
+    path = sandbox.limit("cpu", "cpu.shares", "cpu.weight")
+    assert podman.sh(f"cat {path}", "--cpu-shares", "512") == ("20" if sandbox.only_v2 else "512")
 
 
-@pytest.mark.requires("v1:cpuset")
-def test_cpuset(podman: Podman) -> None:
+def test_cpuset(podman: Podman, sandbox: Sandbox) -> None:
     """--cpuset-cpus"""
-    assert podman.sh("cat /sys/fs/cgroup/cpuset/cpuset.cpus; grep Cpus_allowed_list /proc/self/status", "--cpuset-cpus", "0").split() == [
-        "0", "Cpus_allowed_list:", "0",
-    ]  # fmt: skip
+    path = sandbox.limit("cpuset", "cpuset.cpus", "cpuset.cpus")
+    script = f"cat {path}; grep Cpus_allowed_list /proc/self/status"
+    assert podman.sh(script, "--cpuset-cpus", "0").split() == ["0", "Cpus_allowed_list:", "0"]
 
 
 # ---- namespaces ----
@@ -317,7 +319,9 @@ def test_namespaces_of_another_container(podman: Podman) -> None:
     """--pid, --ipc, --uts and --network container:NAME join by path."""
     first = podman.detached("sleep", "1000", options=["--ipc=shareable"])
     pid = podman.inspect(first)["State"]["Pid"]
-    wanted = [podman.sandbox.run(["readlink", f"/proc/{pid}/ns/{name}"]).text.strip() for name in ("pid", "ipc", "uts", "net")]
+    wanted = [
+        podman.sandbox.run(["readlink", f"/proc/{pid}/ns/{name}"]).text.strip() for name in ("pid", "ipc", "uts", "net")
+    ]
     options = [f"{option}=container:{first}" for option in ("--pid", "--ipc", "--uts", "--network")]
     script = "for n in pid ipc uts net; do readlink /proc/self/ns/$n; done; cat /proc/1/comm"
     assert podman.sh(script, *options).split() == [*wanted, "sleep"]
@@ -327,7 +331,7 @@ def test_user_namespace(podman: Podman) -> None:
     """--uidmap, --gidmap: the container's root is somebody else outside."""
     options = ["--uidmap", "0:100000:2000", "--gidmap", "0:200000:2000"]
     script = "id -u; cat /proc/self/uid_map /proc/self/gid_map; touch /root/x; stat -c %u:%g /root/x"
-    assert podman.sh(script, *options).split() == "0 0 100000 2000 0 200000 2000 0:0".split()
+    assert podman.sh(script, *options).split() == ["0", *["0", "100000", "2000", "0", "200000", "2000", "0:0"]]
     name = podman.detached("sleep", "1000", options=options)
     pid = podman.inspect(name)["State"]["Pid"]
     assert podman.sandbox.run(["stat", "-c", "%u:%g", f"/proc/{pid}"]).ok().text.strip() == "100000:200000"
@@ -364,7 +368,10 @@ def test_cgroup_parent(podman: Podman) -> None:
 def test_sysctl(podman: Podman) -> None:
     """--sysctl of the network and IPC namespaces."""
     options = ["--sysctl", "net.ipv4.ip_default_ttl=42", "--sysctl", "kernel.msgmax=9999"]
-    assert podman.sh("cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/msgmax", *options).split() == ["42", "9999"]
+    assert podman.sh("cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/msgmax", *options).split() == [
+        "42",
+        "9999",
+    ]
 
 
 # ---- others ----

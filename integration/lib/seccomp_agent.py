@@ -105,15 +105,16 @@ class Agent:
 
     def _accept(self) -> list[int]:
         connection, _ = self._server.accept()
-        data = b""
         with connection:
             part, fds, _, _ = socket.recv_fds(connection, 65536, 4, socket.MSG_CMSG_CLOEXEC)
-            while part:
+            data = part
+            while part:  # not all runtimes close the connection at once: a whole document is enough
+                with contextlib.suppress(ValueError):
+                    self.messages.append(json.loads(data))
+                    self.fds.append(len(fds))
+                    break
+                part = connection.recv(1 << 20)
                 data += part
-                part = connection.recv(65536)
-        if data:
-            self.fds.append(len(fds))
-            self.messages.append(json.loads(data))
         return fds
 
     def _reply(self, listener: int) -> None:

@@ -288,14 +288,18 @@ class _Creation:
         intermediate = bool(joins) or spaces.new_time or spaces.new("user")
         try:
             if intermediate:
-                self.pid, self.pidfd = spawn.spawn_init(channel, 0, preserve_fds=self.request.preserve_fds)
+                # Root of a joined user namespace may not write to the cgroup: there the intermediate is in it already.
+                first = cgroup_fd if spaces.joined("user") else -1
+                self.pid, self.pidfd = spawn.spawn_init(
+                    channel, 0, cgroup_fd=first, preserve_fds=self.request.preserve_fds
+                )
                 self.undo.add("the intermediate process", self._kill)
                 channel.send_boot(
                     joins=joins,
                     clone_flags=spaces.clone_flags,
                     time=spaces.new_time,
                     offsets=spaces.time_offsets,
-                    cgroup_fd=cgroup_fd,
+                    cgroup_fd=-1 if first >= 0 else cgroup_fd,
                     intermediate=True,
                     keep_groups=process.keeps_groups(self.config),
                 )

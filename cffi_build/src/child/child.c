@@ -43,6 +43,7 @@ static const op_handler handlers[OP_COUNT] = {
     [OP_STDIO_OWNER] = op_stdio_owner,
     [OP_ENVIRONMENT] = op_environment,
     [OP_LOOKUP] = op_lookup,
+    [OP_CONSOLE] = op_console,
     [OP_FIFO] = op_fifo,
     [OP_WAIT_START] = op_wait_start,
     [OP_EXEC] = op_exec,
@@ -108,19 +109,21 @@ int op_fd(struct child *c, const struct plan_op *op)
     return fd < 0 ? failed(c, "plan", "fd", -EBADF) : fd;
 }
 
-int sync_with_parent(struct child *c, uint32_t point, int *fd)
+static void fill_sync(const struct child *c, struct message *m, uint32_t point)
+{
+    memset(m, 0, sizeof(*m));
+    m->type = MSG_SYNC;
+    m->op = c->op;
+    m->value = point;
+}
+
+/* Wait for MSG_GO; *fd (if wanted) receives the one fd that may come with it. */
+static int await_go(struct child *c, int *fd)
 {
     struct message m;
     int fds[1] = { -1 }, n_fds = 0;
     long ret;
 
-    memset(&m, 0, sizeof(m));
-    m.type = MSG_SYNC;
-    m.op = c->op;
-    m.value = point;
-    ret = send_message(c->sync, &m, sizeof(m));
-    if (ret < 0)
-        return failed(c, "send", "sync", ret);
     if (fd != NULL)
         ret = receive_message(c->sync, &m, sizeof(m), fds, 1, &n_fds);
     else
@@ -134,6 +137,24 @@ int sync_with_parent(struct child *c, uint32_t point, int *fd)
     if (fd != NULL)
         *fd = n_fds == 1 ? fds[0] : -1;
     return 0;
+}
+
+int sync_with_parent(struct child *c, uint32_t point, int *fd)
+{
+    struct message m;
+    int ret;
+    fill_sync(c, &m, point);
+    ret = send_message(c->sync, &m, sizeof(m));
+    return ret < 0 ? failed(c, "send", "sync", ret) : await_go(c, fd);
+}
+
+int sync_with_fd(struct child *c, uint32_t point, int passed)
+{
+    struct message m;
+    int ret;
+    fill_sync(c, &m, point);
+    ret = send_message_fd(c->sync, &m, sizeof(m), passed);
+    return ret < 0 ? failed(c, "send", "sync", ret) : await_go(c, NULL);
 }
 
 static int op_sync(struct child *c, const struct plan_op *op)

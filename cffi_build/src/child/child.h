@@ -53,6 +53,8 @@ const char *op_string(const struct child *c, const struct plan_op *op, int i);
 int op_fd(struct child *c, const struct plan_op *op);
 /* Send MSG_SYNC and wait for MSG_GO; *fd receives the one fd that may come with it (pass NULL for none). */
 int sync_with_parent(struct child *c, uint32_t point, int *fd);
+/* The same, giving the parent a copy of an fd. */
+int sync_with_fd(struct child *c, uint32_t point, int passed);
 __attribute__((noreturn)) void child_main(int sync);
 
 /* report.c */
@@ -79,6 +81,8 @@ void *arena(size_t size);
 
 /* message.c */
 int send_message(int fd, const void *data, size_t size);
+/* The same with one fd; the caller keeps its own. */
+int send_message_fd(int fd, const void *data, size_t size, int passed);
 /* One datagram; fds get CLOEXEC. Returns its size (0: the other end is gone) or -errno. */
 int receive_message(int fd, void *data, size_t size, int *fds, int max_fds, int *n_fds);
 
@@ -146,6 +150,7 @@ int op_capabilities(struct child *c, const struct plan_op *op);
 int op_ambient(struct child *c, const struct plan_op *op);
 int op_stdio_owner(struct child *c, const struct plan_op *op);
 int op_seccomp(struct child *c, const struct plan_op *op); /* seccomp_load.c */
+int op_console(struct child *c, const struct plan_op *op); /* console.c */
 int op_hook(struct child *c, const struct plan_op *op);    /* hooks.c */
 int op_chdir(struct child *c, const struct plan_op *op);   /* exec.c */
 int op_check_cwd(struct child *c, const struct plan_op *op);

@@ -15,7 +15,7 @@ static int join(struct child *c, const struct boot *b, const int *fds)
     /* All but user first; then user; then what only the user namespace's root was allowed to join. */
     for (int round = 0; round < 3; round++) {
         for (uint32_t i = 0; i < b->n_join; i++) {
-            bool user = b->join_flags[i] == CLONE_NEWUSER;
+            bool user = b->join_flags[i] & CLONE_NEWUSER; /* alone, or with the others through one pidfd */
             if (done[i] || user != (round == 1))
                 continue;
             ret = SYS2(__NR_setns, fds[i], b->join_flags[i]);
@@ -61,18 +61,11 @@ static int new_time(struct child *c, const struct boot *b)
 static int send_init(struct child *c, int pid, int pidfd)
 {
     struct message m;
-    struct sys_iovec iov = { &m, sizeof(m) };
-    struct {
-        struct sys_cmsghdr header;
-        int fd;
-        int pad;
-    } control = { { sizeof(struct sys_cmsghdr) + sizeof(int), SYS_SOL_SOCKET, SYS_SCM_RIGHTS }, pidfd, 0 };
-    struct sys_msghdr message = { .iov = &iov, .iovlen = 1, .control = &control, .controllen = sizeof(control) };
     memset(&m, 0, sizeof(m));
     m.type = MSG_INIT;
     m.op = STAGE_OP;
     m.value = (uint64_t)pid;
-    return (int)SYS3(__NR_sendmsg, c->sync, &message, SYS_MSG_NOSIGNAL);
+    return send_message_fd(c->sync, &m, sizeof(m), pidfd);
 }
 
 int boot(struct child *c, const struct boot *b, const int *fds, int n_fds)

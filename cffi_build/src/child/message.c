@@ -7,6 +7,19 @@ int send_message(int fd, const void *data, size_t size)
     return n < 0 ? (int)n : 0;
 }
 
+int send_message_fd(int fd, const void *data, size_t size, int passed)
+{
+    struct sys_iovec iov = { (void *)(uintptr_t)data, size };
+    struct {
+        struct sys_cmsghdr header;
+        int fd;
+        int pad;
+    } control = { { sizeof(struct sys_cmsghdr) + sizeof(int), SYS_SOL_SOCKET, SYS_SCM_RIGHTS }, passed, 0 };
+    struct sys_msghdr message = { .iov = &iov, .iovlen = 1, .control = &control, .controllen = sizeof(control) };
+    long n = SYS3(__NR_sendmsg, fd, &message, SYS_MSG_NOSIGNAL);
+    return n < 0 ? (int)n : 0;
+}
+
 int receive_message(int fd, void *data, size_t size, int *fds, int max_fds, int *n_fds)
 {
     union {

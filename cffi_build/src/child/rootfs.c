@@ -65,6 +65,8 @@ int op_rootfs(struct child *c, const struct plan_op *op)
         return failed(c, "verify rootfs", path, -ESTALE); /* not the directory that the parent has seen */
     if (op->flags & OPF_NO_BIND) {
         c->root = (int)fd;
+        if (op->flags & OPF_NO_PROCFS)
+            return 0;
         ret = own_proc(c);
         return ret < 0 ? (int)ret : 0;
     }
