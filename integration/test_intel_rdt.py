@@ -12,7 +12,7 @@ import pytest
 
 from integration.lib.container import Container
 from integration.lib.leaks import Leaks
-from integration.lib.runtime import Runtime as Tested
+from integration.lib.runtime import Runtime
 
 
 def test_no_resctrl(container: Container, leaks: Leaks) -> None:
@@ -77,13 +77,13 @@ def resctrl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def library(runtime: Tested) -> Any:
+def library(runtime: Runtime) -> Any:
     """A Runtime on the session's state root."""
     pytest.importorskip("ociruntime.shim._native", reason="the compiled module is not built for this Python")
-    from ociruntime import Runtime
+    from ociruntime import Runtime as Library
     from ociruntime.log import Log
 
-    return Runtime(str(runtime.root), log=Log(level=40))
+    return Library(str(runtime.root), log=Log(level=40))
 
 
 def as_files(root: Path) -> None:

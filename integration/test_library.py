@@ -109,6 +109,8 @@ def test_every_op_may_fail(library: object, container: Container, leaks: Leaks, 
         container.bundle.user_namespace()
     container.bundle.linux(sysctl={"net.ipv4.ip_forward": "1"}, rootfsPropagation="rslave")
     container.bundle.process(rlimits=[{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}], oomScoreAdj=100)
+    container.bundle.process(scheduler={"policy": "SCHED_BATCH"}, ioPriority={"class": "IOPRIO_CLASS_IDLE"})
+    container.bundle.linux(personality={"domain": "LINUX32"}, memoryPolicy={"mode": "MPOL_LOCAL"})
     container.bundle.mount("/host", "/usr", "rbind", "ro")
     container.bundle.write()
     before = fds()

@@ -207,7 +207,7 @@ def test_hostile_passwd(container: Container, kind: str) -> None:
 def test_bad_env(container: Container, leaks: Leaks, entry: str) -> None:
     """An entry without =, without a name or with a NUL is refused [U3]."""
     container.bundle.process(env=["A=1", entry])
-    refused(container, leaks, "/process/env/1")
+    refused(container, leaks, "column" if "\0" in entry else "/process/env/1")
 
 
 @pytest.mark.ours_only("U3: absent env is the same as an empty list")

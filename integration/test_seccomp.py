@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +154,8 @@ def test_enosys_stub(container: Container, default: str) -> None:
                     "chdir getcwd getdents64 fcntl umask epoll_ctl epoll_pwait epoll_create1 pipe2 close_range faccessat2 "
                     "nanosleep gettid getpid tgkill sigaltstack sched_yield madvise dup3 sendto recvfrom sendmsg recvmsg "
                     "statfs fstatfs getppid uname lseek writev fadvise64 access faccessat getuid getgid geteuid getegid "
-                    "keyctl getsockname poll ppoll clone wait4 kill"
+                    "keyctl getsockname poll ppoll clone wait4 kill rt_sigreturn clock_gettime sched_getaffinity "
+                    "eventfd2 setitimer timer_create timer_settime timer_delete getpgid getsid setsid pread64 seccomp"
                 ).split(),
                 "action": "SCMP_ACT_ALLOW",
             }
@@ -241,3 +244,160 @@ def test_second_create_is_the_same(container: Container, docker_profile: dict[st
     for _ in range(2):
         reply, ordinary = container.probe(f"syscall {KEYCTL} 0", f"syscall {GETPID}")
         assert (reply["errno"], ordinary["result"]) == (EPERM, 1)
+
+
+def verdicts(container: Container, *commands: str) -> list[tuple[int, int]]:
+    """(result, errno) of each call of the probe."""
+    return [(reply["result"], reply["errno"]) for reply in container.probe(*(f"syscall {words}" for words in commands))]
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        ("SCMP_ACT_KILL", 128 + 31),
+        ("SCMP_ACT_KILL_THREAD", 128 + 31),
+        ("SCMP_ACT_KILL_PROCESS", 128 + 31),
+        ("SCMP_ACT_TRAP", 128 + 31),
+        ("SCMP_ACT_ERRNO", EPERM),
+        ("SCMP_ACT_TRACE", ENOSYS),
+        ("SCMP_ACT_LOG", 0),
+        ("SCMP_ACT_ALLOW", 0),
+    ],
+)
+def test_actions_of_rules(container: Container, action: str, expected: int) -> None:
+    """Each action does what seccomp(2) says: without a tracer TRACE is ENOSYS, LOG lets the call run [Q2]."""
+    profile = deny("times")
+    profile["syscalls"][0]["action"] = action
+    container.bundle.linux(seccomp=profile)
+    container.bundle.args(f"syscall {TIMES}")
+    result = container.run()
+    if expected > 128:
+        assert result.code == expected
+    else:
+        assert result.ok().replies[0]["errno"] == expected
+
+
+@pytest.mark.parametrize("action", ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG"])
+def test_a_rule_of_the_default_action_changes_nothing(container: Container, action: str) -> None:
+    """Such a rule is passed over [Q2]."""
+    profile = deny("times")
+    profile["defaultAction"] = action
+    profile["syscalls"].append({"names": ["getpid"], "action": action})
+    container.bundle.linux(seccomp=profile)
+    assert verdicts(container, str(TIMES), str(GETPID)) == [(-1, EPERM), (1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("op", "hits"),
+    [
+        ("SCMP_CMP_NE", {4, 6, 13, 5 + 2**32}),
+        ("SCMP_CMP_LT", {4}),
+        ("SCMP_CMP_LE", {4, 5}),
+        ("SCMP_CMP_EQ", {5}),
+        ("SCMP_CMP_GE", {5, 6, 13, 5 + 2**32}),
+        ("SCMP_CMP_GT", {6, 13, 5 + 2**32}),
+        ("SCMP_CMP_MASKED_EQ", {5, 13, 5 + 2**32}),
+    ],
+)
+def test_operators(container: Container, op: str, hits: set[int]) -> None:
+    """The comparisons, of 64 bits; MASKED_EQ has the mask in value [Q8]."""
+    condition = {"index": 0, "value": 5, "op": op}
+    if op == "SCMP_CMP_MASKED_EQ":
+        condition.update(value=7, valueTwo=5)
+    container.bundle.linux(seccomp=deny("getpid", args=[condition]))
+    values = [4, 5, 6, 13, 5 + 2**32]
+    got = verdicts(container, *(f"{GETPID} {value:#x}" for value in values))
+    assert {value for value, (_, error) in zip(values, got, strict=True) if error == EPERM} == hits
+
+
+def test_conditions_on_all_arguments(container: Container) -> None:
+    """Six conditions on six arguments have to hold together [Q8]."""
+    conditions = [{"index": i, "value": i + 10, "op": "SCMP_CMP_EQ"} for i in range(6)]
+    container.bundle.linux(seccomp=deny("getpid", args=conditions))
+    all_six, five = verdicts(container, f"{GETPID} 10 11 12 13 14 15", f"{GETPID} 10 11 12 13 14 16")
+    assert (all_six[1], five) == (EPERM, (1, 0))
+
+
+def test_an_argument_named_twice(container: Container) -> None:
+    """As soon as an index comes twice, each condition is a rule of its own [Q8]."""
+    conditions = [
+        {"index": 0, "value": 10, "op": "SCMP_CMP_EQ"},
+        {"index": 0, "value": 20, "op": "SCMP_CMP_EQ"},
+        {"index": 1, "value": 30, "op": "SCMP_CMP_EQ"},
+    ]
+    container.bundle.linux(seccomp=deny("getpid", args=conditions))
+    got = verdicts(container, f"{GETPID} 10 0", f"{GETPID} 20 0", f"{GETPID} 0 30", f"{GETPID} 0 0")
+    assert [error for _, error in got] == [EPERM, EPERM, EPERM, 0]
+
+
+@pytest.mark.ours_only("runc takes it for EPERM, others for a number")
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"defaultErrnoRet": 1}, "/linux/seccomp/defaultErrnoRet"),
+        (
+            {"syscalls": [{"names": ["times"], "action": "SCMP_ACT_LOG", "errnoRet": 1}]},
+            "/linux/seccomp/syscalls/0/errnoRet",
+        ),
+        (
+            {"syscalls": [{"names": ["times"], "action": "SCMP_ACT_ERRNO", "errnoRet": 4096}]},
+            "/linux/seccomp/syscalls/0/errnoRet",
+        ),
+    ],
+)
+def test_errno_where_there_is_none(
+    container: Container, leaks: Leaks, change: dict[str, Any], pointer: str
+) -> None:
+    """An errno for an action that returns none, or one out of range, is refused [Q3]."""
+    container.bundle.linux(seccomp={**deny("times"), **change})
+    assert pointer in container.create(check=False).error
+    leaks.check()
+
+
+def test_default_errno_ret(container: Container, docker_profile: dict[str, Any]) -> None:
+    """defaultErrnoRet is for all calls that no rule names [Q3]."""
+    names = [name for name in docker_profile["syscalls"][0]["names"] if name != "times"]
+    profile = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": EACCES, "architectures": ["SCMP_ARCH_X86_64"]}
+    profile["syscalls"] = [{"names": [*names, "arch_prctl"], "action": "SCMP_ACT_ALLOW"}]
+    container.bundle.linux(seccomp=profile)
+    assert verdicts(container, str(TIMES)) == [(-1, EACCES)]
+
+
+# ---- annotations
+
+FAIL_UNKNOWN, BPF_DATA = "run.oci.seccomp_fail_unknown_syscall", "run.oci.seccomp_bpf_data"
+
+
+@pytest.mark.ours_only("an annotation of crun")
+def test_unknown_names_as_errors(container: Container, leaks: Leaks) -> None:
+    """With the annotation a name that libseccomp does not know is an error, with "0" it is not [N7]."""
+    container.bundle.linux(seccomp=deny("times", "no_such_call"))
+    container.bundle.merge({"annotations": {FAIL_UNKNOWN: "1"}})
+    result = container.create(check=False)
+    assert result.code != 0
+    assert "/linux/seccomp/syscalls/0/names/1" in result.error
+    leaks.check()
+    container.bundle.merge({"annotations": {FAIL_UNKNOWN: "0"}})
+    assert verdicts(container, str(TIMES)) == [(-1, EPERM)]
+
+
+@pytest.mark.parametrize("section", [False, True])
+def test_a_given_program(container: Container, section: bool) -> None:
+    """A program in the annotation takes the place of the rules, if there are any [N7]."""
+    code = [(0x20, 0, 0, 0), (0x15, 0, 1, TIMES), (0x06, 0, 0, 0x50000 | EACCES), (0x06, 0, 0, 0x7FFF0000)]
+    data = b"".join(struct.pack("=HBBI", *one) for one in code)
+    container.bundle.merge({"annotations": {BPF_DATA: base64.b64encode(data).decode()}})
+    if section:
+        container.bundle.linux(seccomp=deny("getpid"))
+    assert verdicts(container, str(TIMES), str(GETPID)) == [(-1, EACCES), (1, 0)]
+
+
+@pytest.mark.ours_only("an annotation of crun")
+@pytest.mark.parametrize("text", ["", "!", "QUJD", base64.b64encode(b"\xff" * 8).decode()])
+def test_a_given_program_that_is_none(container: Container, leaks: Leaks, text: str) -> None:
+    """What is no base64, no program, or not one for the kernel is refused [N7]."""
+    container.bundle.merge({"annotations": {BPF_DATA: text}})
+    result = container.create(check=False)
+    assert result.code != 0
+    assert f"/annotations/{BPF_DATA}" in result.error
+    leaks.check()

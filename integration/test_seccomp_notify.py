@@ -250,7 +250,7 @@ def test_ordinary_user(container: Container, path: Path) -> None:
 def test_the_container_has_no_listener(container: Container, path: Path) -> None:
     """Neither the waiting init process nor the program holds its own listener."""
     container.bundle.linux(seccomp=ask(path, "times"))
-    container.bundle.args("sleep 100")
+    container.bundle.args("pause")
     with Agent(path):
         container.create()
         for _ in range(2):
@@ -331,7 +331,7 @@ def test_two_containers_one_agent(new_container: Any, path: Path) -> None:
         made = [new_container() for _ in range(2)]
         for container in made:
             container.bundle.linux(seccomp=ask(path, "times"))
-            container.bundle.args(f"syscall {TIMES}", "sleep 100")
+            container.bundle.args(f"syscall {TIMES}", "pause")
             container.create()
             container.start()
             container.wait_replies(1)

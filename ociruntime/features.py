@@ -10,7 +10,13 @@ HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "post
 NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 
 # Annotations of config.json that change what the runtime does; a trailing dot is a prefix.
-UNSAFE_ANNOTATIONS = ("run.oci.hooks.stderr", "run.oci.hooks.stdout", "run.oci.keep_original_groups")
+UNSAFE_ANNOTATIONS = (
+    "run.oci.hooks.stderr",
+    "run.oci.hooks.stdout",
+    "run.oci.keep_original_groups",
+    "run.oci.seccomp_bpf_data",
+    "run.oci.seccomp_fail_unknown_syscall",
+)
 
 CGROUP = {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False}
 IDMAP = False

@@ -9,7 +9,8 @@ puts them in place (runtime-spec runtime.md, "Lifecycle"; config.md, "Process"):
     apparmor       after domainname, before sysctl
     no_new_privs   before the ready sync
     selinux        after the ready sync, before any seccomp filter
-    identity       [seccomp goes before it without no_new_privs] chdir, environment, bounding set, owner of stdio,
+    directory      chdir and the check of where that leads, before any filter
+    identity       [seccomp goes before it without no_new_privs] environment, bounding set, owner of stdio,
                    credentials, chdir again, cwd check, capabilities, ambient set, executable looked up
                    [seccomp goes after it with no_new_privs]
     execute        after the wait for start
@@ -66,6 +67,7 @@ class Process:
     __slots__ = (
         "after_pivot",
         "apparmor",
+        "directory",
         "early",
         "execute",
         "identity",
@@ -85,6 +87,7 @@ class Process:
         self.no_new_privs: list[Op] = []
         self.no_new_privileges = False
         self.selinux: list[Op] = []
+        self.directory: list[Op] = []
         self.identity: list[Op] = []
         self.execute: list[Op] = []
         self.rlimits: list[tuple[str, int, int, int]] = []
@@ -162,8 +165,11 @@ def lower_process(
         credentials = _kept_groups(user, at, uid, gid, result.warnings)
     else:
         credentials = _credentials(user, at, uid, gid, maps and maps[1], host.euid, keep_groups)
-    result.identity += (
+    result.directory += (
         plan.op("chdir", f"{at}/cwd", strings=(directory,), flags=plan.RETRY),
+        plan.op("check_cwd", f"{at}/cwd"),
+    )
+    result.identity += (
         plan.op("environment", f"{at}/env", strings=(plan.pack_list(env),), args=(len(env), uid), flags=flags),
         plan.op("bounding", f"{at}/capabilities/bounding" if sets is not None else at, args=(drop,)),
         plan.op("stdio_owner", f"{at}/user/uid", args=(uid,)),

@@ -255,7 +255,7 @@ struct relay_request {
     int32_t output;     /* ... written to here */
     int32_t pid;        /* the process, a child of ours, and its pidfd */
     int32_t pidfd;
-    uint64_t forward;   /* bit n: signal n is passed on */
+    uint64_t forward;   /* bit n-1: signal n is passed on */
 };
 /* Copies both ways until the process ends and what it wrote is through; *status: its wait status. All signals must be
    blocked. The terminal is as before afterwards. */

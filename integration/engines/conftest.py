@@ -21,20 +21,24 @@ HERE = Path(__file__).resolve().parent
 DIFFERENCES: list[Difference] = load_differences(HERE / "README.md")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The table of README.md: what other runtimes do differently below an engine."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Apply the table of README.md: what other runtimes do differently below an engine."""
     if os.geteuid() != 0:
         return
-    name = _runtime(config).name
-    for item in items:
-        if item.path.parent != HERE:
-            continue
-        for difference in DIFFERENCES:
-            if difference.matches(name, f"{item.path.name}::{item.name}"):
-                if difference.how == "skip":
-                    item.add_marker(pytest.mark.skip(reason=difference.reason))
-                else:
-                    item.add_marker(pytest.mark.xfail(reason=difference.reason, strict=False))
+    names = [_runtime(item.config).name]
+    if only_v2() or host.cgroup_mode() == "v2":
+        names.append(names[0] + " on v2")
+    for difference in DIFFERENCES:
+        if any(difference.matches(name, f"{item.path.name}::{item.name}") for name in names):
+            if difference.how == "skip":
+                pytest.skip(difference.reason)
+            item.add_marker(pytest.mark.xfail(reason=difference.reason, strict=False))
+
+
+def only_v2() -> bool:
+    """Whether the sandbox is to have cgroup2 and nothing else."""
+    return os.environ.get("ENGINE_CGROUPS") == "v2"
 
 
 def needs(*programs: str) -> None:
@@ -68,10 +72,9 @@ def sandbox(engine_work: Path) -> Iterator[Sandbox]:
     if not images.busybox():
         pytest.skip("not installed: busybox-static")
     mounts = sorted(host.own_mountinfo())
-    only_v2 = os.environ.get("ENGINE_CGROUPS") == "v2"
-    if only_v2 and "" not in host.cgroup_mounts():
+    if only_v2() and "" not in host.cgroup_mounts():
         pytest.skip("no cgroup2")
-    box = Sandbox(engine_work, f"ociruntime-engines-{TOKEN}", only_v2)
+    box = Sandbox(engine_work, f"ociruntime-engines-{TOKEN}", only_v2())
     yield box
     left = box.close()
     assert not left, f"cgroups left: {left}"

@@ -44,6 +44,23 @@ def hierarchies(only_v2: bool) -> list[tuple[str, str, str, str]]:
     return found
 
 
+def sweep(name: str, points: list[str]) -> None:
+    """Remove the groups of earlier sessions that were killed: name holds the PID of a session's process."""
+    pattern = re.compile(re.sub(r"\d+", r"(\\d+)", name))
+    for point in points:
+        for entry in Path(point).iterdir():
+            found = pattern.fullmatch(entry.name)
+            if found and not Path("/proc", found[1]).exists():
+                remove_groups([entry])
+
+
+def remove_groups(tops: list[Path]) -> None:
+    """Remove these groups with all that is below them, as far as nobody lives there."""
+    for directory in sorted((directory for top in tops for directory, _, _ in os.walk(top)), reverse=True):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+
+
 class Running:
     """A command that was started and not waited for."""
 
@@ -92,6 +109,7 @@ class Sandbox:
             work.joinpath(directory).mkdir()
         self.env = {"PATH": PATH, "HOME": str(work / "home"), "TMPDIR": str(work / "tmp"), "LC_ALL": "C.UTF-8"}
         table = hierarchies(only_v2)
+        sweep(name, [row[0] for row in table])
         for point, _, kind, _ in table:
             group = Path(point, name)
             group.mkdir()
@@ -182,10 +200,7 @@ class Sandbox:
         self.reader.join(10)
         self.process.stdout.close()
         for _ in range(100):
-            left = [directory for group in self.groups for directory, _, _ in os.walk(group)]
-            for directory in sorted(left, reverse=True):
-                with contextlib.suppress(OSError):
-                    os.rmdir(directory)
+            remove_groups(self.groups)
             left = [str(group) for group in self.groups if group.exists()]
             if not left:
                 break

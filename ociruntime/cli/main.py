@@ -50,19 +50,24 @@ def main(argv: "list[str]") -> int:
         return _usage_error(context, error)
     except OCIError as error:
         _report(context, error)
-        return 1
+        return _failed(context)
     except OSError as error:
         path = error.filename if isinstance(error.filename, str) else ""
         _report(context, OCIError("", path=path, errno=error.errno or 0))
-        return 1
+        return _failed(context)
     except KeyboardInterrupt:
         log.error(context.prefix() + "interrupted")
         return 130
     except Exception as error:
         _report_bug(context, error)
-        return 1
+        return _failed(context)
     finally:
         log.close()
+
+
+def _failed(context: Context) -> int:
+    """The exit status of a failure of the runtime itself: exec keeps 1 and its like for the program (row K4)."""
+    return 255 if context.verb == "exec" else 1
 
 
 def _run(argv: "list[str]", context: Context) -> int:

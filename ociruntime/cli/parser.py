@@ -113,7 +113,7 @@ def parse_command(name: str, words: "list[str]", command: "Command") -> "tuple[O
     """Return (options, arguments) of a command's words, with the number of arguments checked. Raises UsageError."""
     _, synopsis, least, most, interleaved, flags, _ = command
     options, arguments = parse_flags(words, flags, interleaved=interleaved, command=name)
-    if "help" not in options.values and not least <= len(arguments) <= most:
+    if "help" not in options.values and not (least <= len(arguments) and (most < 0 or len(arguments) <= most)):
         wanted = f"takes {synopsis}" if synopsis else "takes no arguments"
         found = f"{len(arguments)} arguments are" if len(arguments) != 1 else "1 argument is"
         raise UsageError(f"{wanted}, but {found} given", command=name)

@@ -2,7 +2,7 @@
 
 A flag is (name, short, kind, metavar, help). kind: "bool", "value", "int" (not negative) or "repeat" (one value per
 use). A flag without help is accepted for callers that send it, and not shown.
-A command is (summary, arguments, least, most, interleaved, flags, description); least and most: number of arguments;
+A command is (summary, arguments, least, most, interleaved, flags, description); least and most: number of arguments (most -1: any);
 interleaved: flags may follow the arguments.
 """
 
@@ -55,6 +55,33 @@ COMMANDS: "dict[str, Command]" = {
             "A running or paused one is refused unless --force is given."
         ),
     ),
+    "exec": (
+        "run another process in a container", "ID COMMAND [ARG...]", 1, -1, False,
+        (
+            ("process", "p", "value", "FILE", "take everything from the process object in FILE instead"),
+            ("tty", "t", "bool", "", "give the process a terminal"),
+            ("detach", "d", "bool", "", "return when the process runs instead of waiting for its end"),
+            ("cwd", "", "value", "DIR", "its working directory"),
+            ("env", "e", "repeat", "NAME=VALUE", "add to its environment"),
+            ("user", "u", "value", "UID[:GID]", "run it as this user"),
+            ("additional-gids", "g", "repeat", "GID", "add a supplementary group"),
+            ("cap", "c", "repeat", "CAP", "add a capability to its bounding, effective and permitted sets"),
+            ("no-new-privs", "", "bool", "", "set no_new_privs"),
+            ("apparmor", "", "value", "PROFILE", "its AppArmor profile"),
+            ("process-label", "", "value", "LABEL", "its SELinux label"),
+            ("pid-file", "", "value", "FILE", "write its PID to FILE"),
+            ("console-socket", "", "value", "SOCKET", "AF_UNIX socket that gets the master end of its terminal"),
+            ("pidfd-socket", "", "value", "SOCKET", "AF_UNIX socket that gets a pidfd of it"),
+            ("preserve-fds", "", "int", "N", "keep N file descriptors from 3 on open in it"),
+            ("cgroup", "", "repeat", "PATH", "a cgroup below the container's; on cgroup v1 CONTROLLER[,...]:PATH"),
+            ("ignore-paused", "", "bool", "", "also in a paused container"),
+            ("no-subreaper", "", "bool", "", ""),
+        ),
+        (
+            "Runs COMMAND in the namespaces and cgroups of a running container, limited as its own program is, and exits "
+            "with its exit code: 128 + N if signal N ended it, 255 if it could not be run."
+        ),
+    ),
     "features": (
         "print what the runtime supports", "", 0, 0, True, (),
         "Prints the features document of the OCI runtime specification as JSON. Needs no privileges and no container.",
@@ -74,6 +101,22 @@ COMMANDS: "dict[str, Command]" = {
             ("quiet", "q", "bool", "", "print IDs only"),
         ),
         "Lists the containers of the state root. An entry that cannot be read is reported on stderr and left out.",
+    ),
+    "pause": (
+        "freeze a container", "ID", 1, 1, True, (),
+        "Freezes all processes of a created or running container.",
+    ),
+    "ps": (
+        "list the processes of a container", "ID [PS-ARGUMENT...]", 1, -1, False,
+        (("format", "f", "value", "FORMAT", "table (default) or json"),),
+        (
+            "Lists the processes of a container: as JSON their PIDs, as a table the lines that the host's ps prints of "
+            "them (its arguments: default -ef)."
+        ),
+    ),
+    "resume": (
+        "let a paused container go on", "ID", 1, 1, True, (),
+        "Thaws all processes of a paused container.",
     ),
     "run": (
         "create and start a container", "ID", 1, 1, True,

@@ -3,15 +3,28 @@
     cgroups, cgroup namespace → oom score → root of the user namespace → session, keyring → loopback → propagation,
     rootfs, mounts, devices → HOOKS: prestart, createRuntime by the parent → createContainer → pivot → working
     directory → read-only remounts → umask, names → AppArmor → sysctl → read-only and masked paths → no_new_privs →
-    scheduler, I/O priority, personality, memory policy → READY → SELinux → [seccomp, if no_new_privs is off] → identity → [seccomp, if it is on] → CREATED, wait for start →
-    startContainer → execve
+    scheduler, I/O priority, personality, memory policy → READY → SELinux → chdir → [seccomp, if no_new_privs is off] →
+    identity → [seccomp, if it is on] → CREATED, wait for start → startContainer → execve
 
 Source: runtime-spec runtime.md, "Lifecycle"; the reason for each place is beside the room's op or in process.py.
 """
 
 from ociruntime import capabilities, hooks, namespaces, process, sysctl
 from ociruntime.mounts import lower as mounts
-from ociruntime.plan import CLONE_NEWCGROUP, CLONE_NEWNET, HOST_TREE, KEEP_GROUPS, RECURSIVE, RETRY, SOURCE_NO_FOLLOW, SYNC_HOOKS, SYNC_READY, FdSource, op
+from ociruntime.plan import (
+    BIND_CONSOLE,
+    CLONE_NEWCGROUP,
+    CLONE_NEWNET,
+    HOST_TREE,
+    KEEP_GROUPS,
+    RECURSIVE,
+    RETRY,
+    SOURCE_NO_FOLLOW,
+    SYNC_HOOKS,
+    SYNC_READY,
+    FdSource,
+    op,
+)
 from ociruntime.seccomp import compile as seccomp
 from ociruntime.state.status import read_file
 
@@ -58,16 +71,17 @@ def _open_inside(ops: "list[Op]") -> "list[Op]":
     return ops
 
 
-def _scheduling(config: "dict[str, Any]") -> "list[Op]":
+def scheduling_ops(process: "dict[str, Any] | None", config: "dict[str, Any]") -> "list[Op]":
     """What few configs ask for: the room is loaded for them only."""
-    program = config.get("process") or {}
+    program = process or {}
     linux = config.get("linux") or {}
-    for section, keys in ((program, ("scheduler", "ioPriority", "execCPUAffinity")), (linux, ("personality", "memoryPolicy"))):
+    asked = ((program, ("scheduler", "ioPriority", "execCPUAffinity")), (linux, ("personality", "memoryPolicy")))
+    for section, keys in asked:
         for key in keys:
             if section.get(key) is not None:
                 from ociruntime import scheduling
 
-                return scheduling.lower(config.get("process"), config)
+                return scheduling.lower(process, config)
     return []
 
 
@@ -76,6 +90,17 @@ def _bounding(config: "dict[str, Any]") -> int:
     if (config.get("process") or {}).get("capabilities"):
         return capabilities.bounding_of_self(read_file("/proc/self/status"))
     return capabilities.ALL
+
+
+def _console(config: "dict[str, Any]", spaces: "Namespaces") -> "list[Op]":
+    """The terminal, opened in the container's own /dev/pts when its root is "/"."""
+    wanted = config.get("process") or {}
+    if wanted.get("terminal") is not True:
+        return []
+    size = wanted.get("consoleSize") or {}
+    packed = (size.get("height") or 0) << 16 | (size.get("width") or 0)
+    flags = BIND_CONSOLE if spaces.has("mount") else 0
+    return [op("console", "/process/terminal", args=(packed,), flags=flags)]
 
 
 def lower(
@@ -136,6 +161,7 @@ def lower(
     ops += files.pivot
     ops.append(op("fifo", fd=FdSource("path", fifo)))
     ops += who.after_pivot
+    ops += _console(config, spaces)
     ops += files.final
     ops += who.umask
     ops += namespaces.names(config, spaces)
@@ -145,9 +171,10 @@ def lower(
     ops += files.masked
     ops += files.last
     ops += who.no_new_privs
-    ops += _scheduling(config)
+    ops += scheduling_ops(config.get("process"), config)
     ops.append(op("sync", args=(SYNC_READY,)))
     ops += who.selinux
+    ops += who.directory
     if filters is not None and not who.no_new_privileges:
         ops.append(filters.op())
     ops += who.identity

@@ -13,12 +13,12 @@ Safe in threads: no global state, nothing is forked but the C child.
 
 import posix
 
-from ociruntime.errors import UnsupportedError
 from ociruntime.state.store import StateRoot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ociruntime.lifecycle.create import CreateRequest
+    from ociruntime.lifecycle.exec import ExecRequest
     from ociruntime.log import Log
 
 
@@ -110,7 +110,48 @@ class Runtime:
         request = _request(
             bundle, container_id, pid_file, preserve_fds, no_pivot, no_new_keyring, console_socket, pidfd_socket, config_file
         )
-        return run.run(self, request, detach=detach, keep=keep, subreaper=not no_subreaper)
+        request.detach = detach
+        return run.run(self, request, keep=keep, subreaper=not no_subreaper)
+
+    def exec(self, request: "ExecRequest") -> int:
+        """Run another process in a container: its exit status (128 + signal), or 0 at once if request.detach.
+
+        Raises StateError unless the container runs; ConfigError, StepError when the process cannot be run.
+        """
+        from ociruntime.lifecycle import exec as executing
+        from ociruntime.lifecycle import foreground
+
+        if request.detach:
+            posix.close(executing.execute(self, request).pidfd)
+            return 0
+        with foreground.Signals() as signals:
+            done = executing.execute(self, request)
+            try:
+                return foreground.wait(done.pid, done.pidfd, done.master, signals)
+            finally:
+                posix.close(done.pidfd)
+                if done.master >= 0:
+                    posix.close(done.master)
+
+    def pause(self, container_id: str) -> None:
+        """Freeze the processes of a created or running container."""
+        from ociruntime.lifecycle import pause
+
+        pause.pause(self, container_id)
+
+    def resume(self, container_id: str) -> None:
+        """Let a paused container go on."""
+        from ociruntime.lifecycle import pause
+
+        pause.resume(self, container_id)
+
+    def pids(self, container_id: str) -> "list[int]":
+        """The host pids of all processes in the container's cgroup, sub-cgroups included; [] once they are gone."""
+        from ociruntime.cgroups import manager
+
+        state = self.states.load(container_id)
+        cgroup = manager.from_state(state.cgroup)
+        return cgroup.pids() if cgroup.exists() else []
 
     def kill(self, container_id: str, signal: int = 15, *, all: bool = False) -> None:
         """Send a signal to the container's process (all: to every process). Source: runtime-spec runtime.md, "Kill"."""
@@ -167,9 +208,6 @@ def _request(
 ) -> "CreateRequest":
     from ociruntime.lifecycle.create import CreateRequest
 
-    for name, value in (("--console-socket", console_socket), ("--pidfd-socket", pidfd_socket)):
-        if value:
-            raise UnsupportedError(name, "a later version of ociruntime")
     cwd = "" if bundle[:1] == "/" else posix.getcwd()
     if cwd:
         bundle = cwd if bundle in ("", ".") else f"{cwd}/{bundle}"
@@ -181,4 +219,6 @@ def _request(
         preserve_fds=preserve_fds,
         no_pivot=no_pivot,
         no_new_keyring=no_new_keyring,
+        console_socket=console_socket or "",
+        pidfd_socket=pidfd_socket or "",
     )

@@ -18,6 +18,7 @@ from ociruntime.seccomp.compile import (
     ARCHITECTURES,
     AT,
     EPERM,
+    FAIL_UNKNOWN,
     INSTRUCTION,
     MAX_INSTRUCTIONS,
     OPERATORS,
@@ -66,15 +67,17 @@ PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_NOTI
 _instruction = Struct("=HBBI").pack
 
 
-def build(section: "dict[str, Any]") -> bytes:
+def build(section: "dict[str, Any]", *, fail_unknown: bool = False) -> bytes:
     """The BPF program of a section that compile.check() accepted: 8 bytes per instruction, native byte order.
 
-    Raises ConfigError (program longer than the kernel takes), UnsupportedError (no binding, or
-    an architecture that this libseccomp cannot add).
+    Raises ConfigError (program longer than the kernel takes, with fail_unknown a name that is no syscall),
+    UnsupportedError (no binding, or an architecture that this libseccomp cannot add).
     """
     binding = _binding()
     architectures = _architectures(binding, section)
     rules = _Rules(binding, section, architectures)
+    if fail_unknown:
+        _refuse_unknown(rules, section)
     code = _prefix(rules, section) + _libseccomp(rules, section)
     count = len(code) // INSTRUCTION
     if count > MAX_INSTRUCTIONS:
@@ -206,6 +209,17 @@ class _Rules:
         except ValueError:
             return ""
         return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _refuse_unknown(rules: _Rules, section: "dict[str, Any]") -> None:
+    for i, rule in enumerate(section.get("syscalls") or ()):
+        for j, name in enumerate(rule["names"]):
+            if rules.number(native(rules.binding), name) == UNKNOWN:
+                raise ConfigError(
+                    f"'{name}' is not a syscall that libseccomp knows",
+                    pointer=f"{AT}/syscalls/{i}/names/{j}",
+                    hint=f"without the annotation {FAIL_UNKNOWN} it would be ignored",
+                )
 
 
 def native(binding: "Any") -> int:

@@ -10,6 +10,7 @@ Source: runtime-spec config-linux.md, "Seccomp"; seccomp(2).
 """
 
 import posix
+from sys import byteorder
 
 from ociruntime import plan
 from ociruntime.errors import ConfigError, UnsupportedError
@@ -95,19 +96,29 @@ SPEC_ALLOW = 4
 NEW_LISTENER = 8
 WAIT_KILLABLE_RECV = 32
 
+RET_K = (6).to_bytes(2, byteorder)  # the instruction that returns a constant
+RET_ACTION = 0xFFFF0000  # SECCOMP_RET_ACTION_FULL
+NOTIFY = ACTIONS["SCMP_ACT_NOTIFY"]
+
 EPERM = 1
 ERRNO_MAX = 4095  # MAX_ERRNO: the kernel cuts larger ones off
 TRACE_MAX = 0xFFFF  # SECCOMP_RET_DATA
 
 AT = "/linux/seccomp"
 
+# crun's annotations. The first, but with "0": names that libseccomp does not know are errors. The second: a program in
+# base64 that replaces what would be compiled of the section.
+FAIL_UNKNOWN = "run.oci.seccomp_fail_unknown_syscall"
+BPF_DATA = "run.oci.seccomp_bpf_data"
+
 
 class SeccompRequest:
     """A checked section. flags: SECCOMP_FILTER_FLAG_* for seccomp(2); notify: some rule hands calls to the listener
     at listener_path (with listener_metadata); section: the config's own object, for the compiler.
+    fail_unknown: names that libseccomp does not know are errors. code: a program that is given, not compiled.
     """
 
-    __slots__ = ("flags", "listener_metadata", "listener_path", "notify", "section")
+    __slots__ = ("code", "fail_unknown", "flags", "listener_metadata", "listener_path", "notify", "section")
 
     def __init__(
         self, section: "dict[str, Any]", flags: int, notify: bool, listener_path: str, listener_metadata: str
@@ -117,10 +128,12 @@ class SeccompRequest:
         self.notify = notify
         self.listener_path = listener_path
         self.listener_metadata = listener_metadata
+        self.fail_unknown = False
+        self.code = b""
 
     def op(self) -> "Op":
-        """The op that loads the program; it comes with the answer to SYNC_SECCOMP."""
-        return plan.op("seccomp", AT, args=(self.flags,))
+        """The op that loads the program; it comes with the answer to SYNC_READY."""
+        return plan.op("seccomp", f"/annotations/{BPF_DATA}" if self.code else AT, args=(self.flags,))
 
 
 def lower(config: "dict[str, Any]", host: "HostFacts") -> "SeccompRequest | None":
@@ -130,17 +143,51 @@ def lower(config: "dict[str, Any]", host: "HostFacts") -> "SeccompRequest | None
     """
     linux = config.get("linux") or {}
     section = linux.get("seccomp")
+    annotations = config.get("annotations")
+    if annotations and BPF_DATA in annotations:
+        return _given(annotations[BPF_DATA], section or {}, host.kernel)
     if not section:
         return None
-    return check(section, host.kernel)
+    request = check(section, host.kernel)
+    if request is not None and annotations:
+        request.fail_unknown = annotations.get(FAIL_UNKNOWN, "0") != "0"
+    return request
+
+
+def _given(text: str, section: "dict[str, Any]", kernel: "tuple[int, int]") -> SeccompRequest:
+    """The program of the annotation, with flags and listener of the section, whose rules are checked but not used."""
+    from binascii import Error, a2b_base64
+
+    pointer = f"/annotations/{BPF_DATA}"
+    try:
+        code = a2b_base64(text, strict_mode=True)
+    except (Error, ValueError) as error:
+        raise ConfigError(f"no base64: {str(error).lower()}", pointer=pointer) from None
+    if not code or len(code) % INSTRUCTION or len(code) > INSTRUCTION * MAX_INSTRUCTIONS:
+        what = f"{len(code)} bytes are no program of 1 to {MAX_INSTRUCTIONS} instructions of {INSTRUCTION} bytes"
+        raise ConfigError(what, pointer=pointer)
+    if section.get("defaultAction") or section.get("syscalls"):
+        _check_rules(section)
+    notify = any(
+        code[at : at + 2] == RET_K and int.from_bytes(code[at + 4 : at + 8], byteorder) & RET_ACTION == NOTIFY
+        for at in range(0, len(code), INSTRUCTION)
+    )
+    request = _listener(section, kernel, notify)
+    request.code = code
+    return request
 
 
 def check(section: "dict[str, Any]", kernel: "tuple[int, int]") -> "SeccompRequest | None":
-    """As lower(), listeners included. kernel: (major, minor)."""
+    """As lower(), without what annotations ask for. kernel: (major, minor)."""
+    if not section.get("defaultAction") and not section.get("syscalls"):
+        return None
+    return _listener(section, kernel, _check_rules(section))
+
+
+def _check_rules(section: "dict[str, Any]") -> bool:
+    """Check actions, architectures and rules. Whether any of them asks the listener."""
     default = section.get("defaultAction")
     rules = section.get("syscalls") or ()
-    if not default and not rules:
-        return None
     if default not in ACTIONS:
         what = f"'{default}' is not a seccomp action" if default else "the default action is missing"
         raise ConfigError(what, pointer=f"{AT}/defaultAction")
@@ -161,6 +208,11 @@ def check(section: "dict[str, Any]", kernel: "tuple[int, int]") -> "SeccompReque
         if rule.get("args"):
             _check_args(rule["args"], f"{AT}/syscalls/{i}/args")
         notify = notify or action == "SCMP_ACT_NOTIFY"
+    return notify
+
+
+def _listener(section: "dict[str, Any]", kernel: "tuple[int, int]", notify: bool) -> SeccompRequest:
+    """The request, once it is known whether there has to be a listener."""
     path = section.get("listenerPath") or ""
     metadata = section.get("listenerMetadata") or ""
     if metadata and not path:
@@ -233,6 +285,7 @@ def digest(request: SeccompRequest) -> str:
         section.get("defaultErrnoRet"),
         section.get("architectures"),
         section.get("syscalls"),
+        *(("all names known",) if request.fail_unknown else ()),
     )
     return sha256(dumps(key, 2)).hexdigest()
 
@@ -243,17 +296,19 @@ def program(request: SeccompRequest, cache_directory: str) -> bytes:
     A cache that cannot be read, trusted or written is as good as none.
     Raises ConfigError (program too long), UnsupportedError (no libseccomp binding).
     """
+    if request.code:
+        return request.code
     if not cache_directory:
         from ociruntime.seccomp.build import build
 
-        return build(request.section)
+        return build(request.section, fail_unknown=request.fail_unknown)
     name = digest(request) + ".bpf"
     code = _read(cache_directory, name)
     if not code:
         from ociruntime.seccomp.build import build
         from ociruntime.seccomp.store import store
 
-        code = build(request.section)
+        code = build(request.section, fail_unknown=request.fail_unknown)
         store(cache_directory, name, code)
     return code
 

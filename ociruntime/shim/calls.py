@@ -1,6 +1,6 @@
 """System calls that Python has no name for. Each returns a value (fds are the caller's, CLOEXEC) or raises StepError."""
 
-from ociruntime.shim._native import lib
+from ociruntime.shim._native import ffi, lib
 from ociruntime.shim.sync import check
 
 AT_FDCWD = -100
@@ -46,3 +46,15 @@ def connect_unix(path: str, timeout_ms: int) -> int:
 def send_stream(socket: int, data: bytes, fd: int = -1) -> None:
     """All of data, and fd (SCM_RIGHTS) with its first byte. Source: man unix(7)."""
     check(lib.shim_send_stream(socket, data, len(data), fd), "sendmsg")
+
+
+def relay(master: int, pid: int, pidfd: int, tty: int, forward: int) -> int:
+    """Copy between our 0 and 1 and a pty until the child pid ends: its wait status. Source: man pty(7), termios(3).
+
+    tty: our terminal, raw meanwhile (-1: none). forward: bit n-1 set: signal n goes to pidfd. All signals are blocked.
+    """
+    request = {"master": master, "tty": tty, "input": 0, "output": 1, "pid": pid, "pidfd": pidfd, "forward": forward}
+    status = ffi.new("int *")
+    check(lib.shim_relay(ffi.new("struct relay_request *", request), status), "relay", "terminal")
+    found: int = status[0]
+    return found

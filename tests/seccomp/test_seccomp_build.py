@@ -608,3 +608,20 @@ def test_without_a_binding(monkeypatch: pytest.MonkeyPatch) -> None:
         builder.build(section(("read", ALLOW, {})))
     assert error.value.pointer == "/linux/seccomp"
     assert "python3-seccomp" in error.value.hint
+
+
+def test_unknown_names_as_errors() -> None:
+    value = section(("read", ALLOW, {}), ("write no_such_call", "SCMP_ACT_TRAP", {}))
+    assert builder.build(value)
+    with pytest.raises(ConfigError) as error:
+        builder.build(value, fail_unknown=True)
+    assert error.value.pointer == "/linux/seccomp/syscalls/1/names/1"
+
+
+@needs_x86_64
+@pytest.mark.parametrize("nr", [1, 39, 9999])
+def test_notify_as_default_action(nr: int) -> None:
+    """The listener is asked about calls newer than the profile, too."""
+    program = compile_(section(("read", ALLOW, {}), default="SCMP_ACT_NOTIFY", listenerPath="/s"))
+    assert run(program, X86_64, nr) == 0x7FC00000
+    assert run(program, X86_64, READ) == PERMIT

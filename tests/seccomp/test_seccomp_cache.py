@@ -30,7 +30,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The sections that were really compiled."""
     calls: list[Any] = []
 
-    def fake(section: Any) -> bytes:
+    def fake(section: Any, *, fail_unknown: bool) -> bytes:
         calls.append(section)
         return CODE
 

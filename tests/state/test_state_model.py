@@ -20,6 +20,7 @@ def full() -> State:
         owner=1000,
         cgroup={"mode": "v2", "paths": {"": "/sys/fs/cgroup/web"}, "made": ["/x"]},
         freezer="/sys/fs/cgroup/web/cgroup.freeze",
+        intel_rdt={"directory": "/sys/fs/resctrl/web", "made": True},
         namespaces={"network": "/run/netns/x", "pid": ""},
         rootless=True,
         systemd=True,

@@ -37,6 +37,7 @@ struct child {
     char *const *argv;
     char *const *envp;
     const char *executable;
+    bool cwd_checked;     /* getcwd was asked since the last chdir */
     int chdir_error;      /* EACCES of the first OP_CHDIR, to be tried again with the user's credentials */
     char call[24];
     char detail[256];

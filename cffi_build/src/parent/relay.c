@@ -67,7 +67,7 @@ static int take_signal(int fd, const struct relay_request *r)
         return 1;
     if (info.ssi_signo == SIGWINCH)
         copy_size(r->tty, r->master);
-    else if (info.ssi_signo < 64 && (r->forward >> info.ssi_signo & 1))
+    else if (info.ssi_signo <= 64 && (r->forward >> (info.ssi_signo - 1) & 1))
         syscall(SYS_pidfd_send_signal, r->pidfd, info.ssi_signo, NULL, 0);
     return 0;
 }

@@ -1,0 +1,12 @@
+"""``pause ID``."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.cli.context import Context
+    from ociruntime.cli.parser import Options
+
+
+def run(options: "Options", arguments: "list[str]", context: "Context") -> int:
+    """Freeze the container."""
+    context.runtime().pause(arguments[0])
+    return 0
