@@ -81,8 +81,15 @@ def lower(process: "dict[str, Any] | None", config: "dict[str, Any]", at: str = 
         ops.append(personality(linux["personality"]))
     if linux.get("memoryPolicy") is not None:
         ops.append(memory_policy(linux["memoryPolicy"]))
+    if process is config.get("process") and (config.get("hooks") or {}).get("startContainer"):
+        _check_forks(ops, at)
+    return ops
+
+
+def _check_forks(ops: "list[Op]", at: str) -> None:
+    """The init process starts hooks after it got its policy; the kernel lets no SCHED_DEADLINE process fork."""
     for op in ops:
-        if op.kind == "scheduler" and (config.get("hooks") or {}).get("startContainer"):
+        if op.kind == "scheduler":
             _, policy, flags, *_ = SCHED_ATTR.unpack(op.strings[0])  # type: ignore[arg-type]
             if policy == DEADLINE and not flags & (RESET_ON_FORK | KEEP_POLICY):
                 raise ConfigError(
@@ -90,7 +97,6 @@ def lower(process: "dict[str, Any] | None", config: "dict[str, Any]", at: str = 
                     pointer=f"{at}/scheduler/flags",
                     hint="add SCHED_FLAG_RESET_ON_FORK",
                 )
-    return ops
 
 
 def _word(table: "dict[str, int]", name: "Any", what: str, pointer: str) -> int:

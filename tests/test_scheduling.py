@@ -17,7 +17,9 @@ SCHEMA = json.loads((Path(__file__).parents[1] / "spec" / "config.schema.json").
 
 
 def lower(process: dict[str, Any] | None = None, **config: Any) -> list[Op]:
-    return scheduling.lower(process if process is not None else {}, config)
+    """As create does: the process is the config's."""
+    config["process"] = process or {}
+    return scheduling.lower(config["process"], config)
 
 
 def attr(got: Op) -> tuple[int, ...]:
@@ -218,7 +220,10 @@ def test_refused(process: dict[str, Any], config: dict[str, Any], pointer: str) 
 
 def test_a_deadline_process_with_hooks_that_fork_resets_on_fork() -> None:
     section = {"policy": "SCHED_DEADLINE", "runtime": 2000, "deadline": 2000, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}
-    assert lower({"scheduler": section}, hooks={"startContainer": [{"path": "/x"}]})
+    hooks = {"startContainer": [{"path": "/x"}]}
+    assert lower({"scheduler": section}, hooks=hooks)
+    # an exec process starts none
+    assert scheduling.lower({"scheduler": {**section, "flags": []}}, {"hooks": hooks}, "")
 
 
 @pytest.mark.parametrize(

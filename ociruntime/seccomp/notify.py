@@ -93,23 +93,24 @@ def _of_agent(error: StepError, reason: str, request: "SeccompRequest") -> StepE
 
 def _take(channel: "Channel", pidfd: int, number: int, broken: "Callable[[Message | None], OCIError]") -> int:
     """A copy of the listener, as soon as the process has it."""
-    end = monotonic() + PATIENCE
+    start = monotonic()
     looks = 0
     while True:
         fd = calls.pidfd_getfd(pidfd, number)
         if fd >= 0:
             return fd
-        if fd == -EPERM:
+        waited = monotonic() - start
+        if fd == -EPERM and waited > PATIENCE / 5:  # it has been told to become dumpable, so this may take a moment
             hint = "needs the right to ptrace the container's process (CAP_SYS_PTRACE, kernel.yama.ptrace_scope)"
             raise StepError("", step=STEP, pointer=AT, call="pidfd_getfd", errno=EPERM, hint=hint)
         looks += 1
-        if looks <= FIRST_LOOKS and fd == -EBADF:
+        if looks <= FIRST_LOOKS and fd in (-EBADF, -EPERM):
             sleep(0.00005)
             continue
         try:
             said = channel.receive(1)
         except StepError as error:
-            if error.errno != ETIMEDOUT or monotonic() > end:
+            if error.errno != ETIMEDOUT or waited > PATIENCE:
                 raise
         else:
             raise broken(said)

@@ -153,6 +153,7 @@ def test_listener_that_never_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_process_that_may_not_be_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked to be dumpable; when that is not enough the error says what is needed."""
+    monkeypatch.setattr(notify, "PATIENCE", 0.05)
     agent = Agent(tmp_path / "s")
     channel: Any = Channel(lambda _: None)
     monkeypatch.setattr(calls, "pidfd_getfd", lambda pidfd, number: -errno.EPERM)

@@ -134,6 +134,7 @@ int shim_relay(const struct relay_request *r, int *status)
     if (r->tty >= 0 && tcgetattr(r->tty, &saved) == 0) {
         raw = saved;
         cfmakeraw(&raw);
+        raw.c_oflag |= OPOST; /* the pty adds no carriage returns (above), so our terminal must */
         restore = tcsetattr(r->tty, TCSANOW, &raw) == 0;
     }
     ret = loop(r, signals, &in, &out, status);
