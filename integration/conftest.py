@@ -105,7 +105,6 @@ def lacking(need: str, runtime: Runtime | None = None) -> str:
     if kind == "root":
         answer = "" if os.geteuid() == 0 else "root is needed"
     elif kind == "v1":
-        answer = "" if not detail and host.cgroup_mode() in ("v1", "hybrid") else ""
         if detail not in host.cgroup_mounts() and detail:
             answer = f"no v1 hierarchy for {detail}"
         elif not detail and host.cgroup_mode() not in ("v1", "hybrid"):
@@ -287,9 +286,7 @@ def v2_prefix() -> Iterator[list[str]]:
     if "" not in host.cgroup_mounts():
         pytest.skip("no cgroup2")
     script = "mount -t cgroup2 none /sys/fs/cgroup && echo ready && exec sleep 100000"
-    holder = subprocess.Popen(
-        ["unshare", "-m", "--propagation", "private", "sh", "-c", script], stdout=subprocess.PIPE
-    )
+    holder = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-c", script], stdout=subprocess.PIPE)
     _kept_children.add(holder.pid)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"ready\n"

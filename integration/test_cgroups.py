@@ -84,7 +84,7 @@ def test_nested_path(container: Container) -> None:
 
 
 def test_dots_do_not_leave_the_mount(container: Container) -> None:
-    """".." is taken out of the path before it is used [L20]."""
+    """ ".." is taken out of the path before it is used [L20]."""
     group = container.bundle.config["linux"]["cgroupsPath"]
     container.bundle.linux(cgroupsPath=f"/../..{os.path.dirname(group)}/x/../{container.id}")
     container.create()
@@ -297,9 +297,7 @@ def test_devices_are_allowed(container: Container, world: str, request: pytest.F
             ]
         },
     )
-    container.bundle.process(
-        capabilities={name: ["CAP_SYSLOG"] for name in ("bounding", "effective", "permitted")}
-    )
+    container.bundle.process(capabilities={name: ["CAP_SYSLOG"] for name in ("bounding", "effective", "permitted")})
     read, write = container.probe("open /dev/kmsg r", "open /dev/kmsg w")
     assert (read["errno"], write["errno"]) == (0, 1)
 
@@ -312,9 +310,7 @@ def test_all_devices_allowed(container: Container, world: str, request: pytest.F
     container.bundle.linux(
         devices=[{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}], resources={"devices": ALLOW_ALL}
     )
-    container.bundle.process(
-        capabilities={name: ["CAP_SYSLOG"] for name in ("bounding", "effective", "permitted")}
-    )
+    container.bundle.process(capabilities={name: ["CAP_SYSLOG"] for name in ("bounding", "effective", "permitted")})
     assert container.probe("open /dev/kmsg rw")[0]["errno"] == 0
 
 

@@ -89,9 +89,7 @@ def test_default_mode(container: Container) -> None:
 
 def test_type_bits_in_the_mode_are_stripped(container: Container) -> None:
     """A fileMode with the bits of a file type in it is taken without them [L8]."""
-    container.bundle.linux(
-        devices=[{"path": "/dev/x", "type": "c", "major": 1, "minor": 5, "fileMode": 0o020660}]
-    )
+    container.bundle.linux(devices=[{"path": "/dev/x", "type": "c", "major": 1, "minor": 5, "fileMode": 0o020660}])
     stat = container.probe("stat /dev/x")[0]
     assert (stat["type"], stat["mode"]) == ("c", 0o660)
 

@@ -105,7 +105,14 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "seccomp-errno-type",
-        {"linux": {"seccomp": {**SECCOMP, "syscalls": [{"names": ["times"], "action": "SCMP_ACT_ERRNO", "errnoRet": "EPERM"}]}}},
+        {
+            "linux": {
+                "seccomp": {
+                    **SECCOMP,
+                    "syscalls": [{"names": ["times"], "action": "SCMP_ACT_ERRNO", "errnoRet": "EPERM"}],
+                }
+            }
+        },
         "/linux/seccomp/syscalls/0/errnoRet",
     ),
     (

@@ -114,8 +114,6 @@ def test_standard_streams_are_the_callers(container: Container) -> None:
 
 def test_null_streams(container: Container) -> None:
     """Streams on the host's /dev/null are on the container's own /dev/null afterwards [P9]."""
-    if container.runtime.name == "crun":
-        pytest.skip("crun 1.8 may change the owner of the host's /dev/null")
     container.bundle.args(["create", "/seen", "x"], "pause")
     with open("/dev/null", "r+b", buffering=0) as null:
         container.create(stdin=null)
@@ -129,8 +127,6 @@ def test_null_streams(container: Container) -> None:
 @pytest.mark.parametrize("uid", [0, 1000])
 def test_streams_belong_to_the_user(container: Container, uid: int) -> None:
     """The user can reopen its streams through /proc/self/fd: pipes are given to it [P9]."""
-    if container.runtime.name == "crun" and uid:
-        pytest.skip("crun: leaves the owner of files alone in create")
     container.bundle.process(user={"uid": uid, "gid": uid})
     reader, writer = os.pipe()
     try:

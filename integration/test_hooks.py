@@ -67,8 +67,6 @@ def test_order(container: Container, hooks: Hooks) -> None:
     container.bundle.args("pause")
     container.create()
     expected = list(EARLY)
-    if container.runtime.name == "runc" and hooks.names[-1] == "poststart":
-        pytest.xfail("runc 1.1: poststart already in create (H4)")
     assert hooks.names == expected
     container.start()
     assert hooks.names == [*expected, "startContainer", "poststart"]
@@ -182,8 +180,7 @@ def test_pid_of_prestart_is_usable(container: Container, hooks: Hooks) -> None:
     script = container.bundle.path / "net.sh"
     log = container.bundle.path / "net.log"
     script.write_text(
-        "#!/bin/sh\npid=$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')\n"
-        f"readlink /proc/$pid/ns/net > {log}\n"
+        f"#!/bin/sh\npid=$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')\nreadlink /proc/$pid/ns/net > {log}\n"
     )
     script.chmod(0o755)
     hooks.hooks["prestart"] = [{"path": "/bin/sh", "args": ["sh", str(script)], "env": ["PATH=/usr/bin:/bin"]}]
@@ -195,9 +192,7 @@ def test_limits_are_set_before_prestart(container: Container, hooks: Hooks) -> N
     """init is in its cgroup when the hooks run [H1]."""
     script = container.bundle.path / "cg.sh"
     log = container.bundle.path / "cg.log"
-    script.write_text(
-        f"#!/bin/sh\npid=$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')\ncat /proc/$pid/cgroup > {log}\n"
-    )
+    script.write_text(f"#!/bin/sh\npid=$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')\ncat /proc/$pid/cgroup > {log}\n")
     script.chmod(0o755)
     hooks.hooks["createRuntime"] = [{"path": "/bin/sh", "args": ["sh", str(script)], "env": ["PATH=/usr/bin:/bin"]}]
     container.run().ok()
@@ -268,7 +263,7 @@ def test_empty_args(container: Container, hooks: Hooks) -> None:
     """Without args argv is the path alone [H6]."""
     script = container.bundle.path / "hook.sh"
     log = container.bundle.path / "hook.log"
-    script.write_text(f"#!/bin/sh\necho \"$0 $#\" > {log}\n")
+    script.write_text(f'#!/bin/sh\necho "$0 $#" > {log}\n')
     script.chmod(0o755)
     hooks.hooks["prestart"] = [{"path": str(script), "args": []}]
     container.run().ok()

@@ -118,7 +118,11 @@ def test_every_op_may_fail(library: object, container: Container, leaks: Leaks, 
     assert total > 40
     for index in range(total):
         request = create.CreateRequest(
-            str(container.bundle.path), container.id, pid_file=f"{container.bundle.path}/pid", fail_op=index, fail_errno=5
+            str(container.bundle.path),
+            container.id,
+            pid_file=f"{container.bundle.path}/pid",
+            fail_op=index,
+            fail_errno=5,
         )
         with pytest.raises(OCIError) as caught:
             create.create(library, request)  # type: ignore[arg-type]

@@ -310,7 +310,7 @@ def test_relative_destination(container: Container) -> None:
 
 
 def test_dots_in_the_destination(container: Container) -> None:
-    """".." never leaves the root [M1]."""
+    """ ".." never leaves the root [M1]."""
     container.bundle.mount("/../../x/../data", "tmpfs", "mode=0711", type="tmpfs")
     assert container.probe("stat /data")[0]["mode"] == 0o711
 
@@ -338,7 +338,13 @@ def test_symlinked_proc_and_sys(container: Container, leaks: Leaks, where: str) 
 
 @pytest.mark.parametrize(
     ("destination", "kind"),
-    [("/proc", "bind"), ("/proc/self", "bind"), ("/proc/sys", "bind"), ("/proc/attr", "tmpfs"), ("/proc/sys/x", "bind")],
+    [
+        ("/proc", "bind"),
+        ("/proc/self", "bind"),
+        ("/proc/sys", "bind"),
+        ("/proc/attr", "tmpfs"),
+        ("/proc/sys/x", "bind"),
+    ],
 )
 def test_nothing_over_proc(container: Container, leaks: Leaks, tmp_path: Path, destination: str, kind: str) -> None:
     """Nothing but a procfs may be mounted on /proc, and below it only a few files [M2]."""

@@ -158,9 +158,7 @@ def test_in_a_user_namespace(container: Container) -> None:
     (container.bundle.rootfs / "data").mkdir()
     container.bundle.user_namespace()
     container.bundle.linux(maskedPaths=["/secret", "/proc/kcore"], readonlyPaths=["/data", "/proc/sys"])
-    read, create, sysctl = container.probe(
-        "read /secret", "create /data/new x", "open /proc/sys/kernel/domainname w"
-    )
+    read, create, sysctl = container.probe("read /secret", "create /data/new x", "open /proc/sys/kernel/domainname w")
     assert read["data"] == ""
     assert create["errno"] == 30
     assert sysctl["errno"] in (30, 13)

@@ -108,9 +108,16 @@ def test_shared_mount_point(new_container: Callable[..., Container], leaks: Leak
             one.used = True
             processes.append(
                 one.runtime.spawn(
-                    "create", "--bundle", str(one.bundle.path), "--pid-file", str(one.pid_file), one.id,
-                    stdin=harmless, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                )  # fmt: skip
+                    "create",
+                    "--bundle",
+                    str(one.bundle.path),
+                    "--pid-file",
+                    str(one.pid_file),
+                    one.id,
+                    stdin=harmless,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
             )
         codes = [process.wait(60) for process in processes]
     for one in containers:

@@ -186,7 +186,7 @@ def test_unknown_propagation(container: Container, leaks: Leaks) -> None:
 )
 def test_sysctl(container: Container, name: str, value: str) -> None:
     """A namespaced sysctl has the value inside and not outside [L13]."""
-    path = "/proc/sys/" + (name if "/" in name.split(".")[0] else name.replace(".", "/"))
+    path = "/proc/sys/" + (name if "/" in name.split(".", maxsplit=1)[0] else name.replace(".", "/"))
     before = Path(path).read_text()
     container.bundle.linux(sysctl={name: value})
     assert container.probe(["read", path])[0]["data"].split() == value.split()

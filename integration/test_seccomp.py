@@ -63,7 +63,7 @@ def test_errno(container: Container, nnp: bool | None, caps: list[str]) -> None:
     """ERRNO gives EPERM, with and without no_new_privs, with and without CAP_SYS_ADMIN [Q2, Q3, U8]."""
     container.bundle.linux(seccomp=deny("times"))
     container.bundle.process(
-        noNewPrivileges=nnp, capabilities={name: caps for name in ("bounding", "effective", "permitted")}
+        noNewPrivileges=nnp, capabilities=dict.fromkeys(("bounding", "effective", "permitted"), caps)
     )
     reply, other = container.probe(f"syscall {TIMES}", f"syscall {GETPID}")
     assert (reply["result"], reply["errno"]) == (-1, EPERM)
@@ -94,9 +94,7 @@ def test_kill(container: Container) -> None:
 
 def test_arguments(container: Container) -> None:
     """A rule with conditions hits only the calls that meet them [Q8]."""
-    container.bundle.linux(
-        seccomp=deny("personality", args=[{"index": 0, "value": 0xFFFFFFFF, "op": "SCMP_CMP_EQ"}])
-    )
+    container.bundle.linux(seccomp=deny("personality", args=[{"index": 0, "value": 0xFFFFFFFF, "op": "SCMP_CMP_EQ"}]))
     hit, miss = container.probe(f"syscall {PERSONALITY} 0xffffffff", f"syscall {PERSONALITY} 0")
     assert hit["errno"] == EPERM
     assert miss["errno"] == 0
@@ -148,14 +146,15 @@ def test_enosys_stub(container: Container, default: str) -> None:
         "syscalls": [
             {
                 "names": (
-                    "read write open openat close fstat lstat stat mmap mprotect munmap brk rt_sigaction exit exit_group "
-                    "rt_sigprocmask ioctl execve arch_prctl set_tid_address set_robust_list rseq prlimit64 readlink "
-                    "getrandom newfstatat futex prctl capset capget setgid setuid setgroups setresuid setresgid fchown "
-                    "chdir getcwd getdents64 fcntl umask epoll_ctl epoll_pwait epoll_create1 pipe2 close_range faccessat2 "
-                    "nanosleep gettid getpid tgkill sigaltstack sched_yield madvise dup3 sendto recvfrom sendmsg recvmsg "
-                    "statfs fstatfs getppid uname lseek writev fadvise64 access faccessat getuid getgid geteuid getegid "
-                    "keyctl getsockname poll ppoll clone wait4 kill rt_sigreturn clock_gettime sched_getaffinity "
-                    "eventfd2 setitimer timer_create timer_settime timer_delete getpgid getsid setsid pread64 seccomp"
+                    "read write open openat close fstat lstat stat mmap mprotect munmap brk rt_sigaction exit "
+                    "exit_group rt_sigprocmask ioctl execve arch_prctl set_tid_address set_robust_list rseq "
+                    "prlimit64 readlink getrandom newfstatat futex prctl capset capget setgid setuid setgroups "
+                    "setresuid setresgid fchown chdir getcwd getdents64 fcntl umask epoll_ctl epoll_pwait "
+                    "epoll_create1 pipe2 close_range faccessat2 nanosleep gettid getpid tgkill sigaltstack "
+                    "sched_yield madvise dup3 sendto recvfrom sendmsg recvmsg statfs fstatfs getppid uname lseek "
+                    "writev fadvise64 access faccessat getuid getgid geteuid getegid keyctl getsockname poll "
+                    "ppoll clone wait4 kill rt_sigreturn clock_gettime sched_getaffinity eventfd2 setitimer "
+                    "timer_create timer_settime timer_delete getpgid getsid setsid pread64 seccomp"
                 ).split(),
                 "action": "SCMP_ACT_ALLOW",
             }
@@ -345,9 +344,7 @@ def test_an_argument_named_twice(container: Container) -> None:
         ),
     ],
 )
-def test_errno_where_there_is_none(
-    container: Container, leaks: Leaks, change: dict[str, Any], pointer: str
-) -> None:
+def test_errno_where_there_is_none(container: Container, leaks: Leaks, change: dict[str, Any], pointer: str) -> None:
     """An errno for an action that returns none, or one out of range, is refused [Q3]."""
     container.bundle.linux(seccomp={**deny("times"), **change})
     assert pointer in container.create(check=False).error

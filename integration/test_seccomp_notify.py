@@ -183,9 +183,7 @@ def test_no_rule_no_listener(container: Container, path: Path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_bad_listeners(
-    container: Container, leaks: Leaks, path: Path, change: dict[str, Any], pointer: str
-) -> None:
+def test_bad_listeners(container: Container, leaks: Leaks, path: Path, change: dict[str, Any], pointer: str) -> None:
     """A listener without a path, metadata without a listener, a listener's flag without one are refused [Q7, Q9]."""
     profile = {name: value for name, value in {**ask(path, "times"), **change}.items() if value is not None}
     container.bundle.linux(seccomp=profile)
@@ -266,7 +264,7 @@ def test_the_container_has_no_listener(container: Container, path: Path) -> None
     ("names", "nnp", "answers", "said"),
     [
         (("capset",), False, 0, "capset"),
-        (("chdir", "capset"), False, 1, "capset"),
+        (("close", "prctl"), False, 1, "prctl"),
         (("write",), True, 0, ""),
         (("close", "write"), True, 1, ""),
     ],
@@ -303,7 +301,7 @@ def test_agent_that_leaves_before_start(container: Container, leaks: Leaks, path
 @pytest.mark.parametrize("nnp", [True, False])
 def test_agent_that_never_answers(container: Container, leaks: Leaks, path: Path, nnp: bool) -> None:
     """A create that waits for its agent can be killed, and what it leaves can be deleted [Q9, K12]."""
-    container.bundle.linux(seccomp=ask(path, "close" if nnp else "chdir"))
+    container.bundle.linux(seccomp=ask(path, "close" if nnp else "capset"))
     container.bundle.process(noNewPrivileges=nnp)
     container.bundle.write()
     container.used = True
@@ -323,6 +321,36 @@ def test_agent_that_never_answers(container: Container, leaks: Leaks, path: Path
         wait_until(lambda: not alive(init), what="end of init")
         release.set()
     leaks.check()
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+def test_exec(container: Container, path: Path, nnp: bool) -> None:
+    """A process that exec adds brings a listener, too: the document names it, and init as the container's [Q9, J6]."""
+    container.bundle.linux(seccomp=ask(path, "times", "write", "close"))
+    container.bundle.process(noNewPrivileges=nnp)
+    with Agent(path, lambda number, _: (7, 0) if number == TIMES else None) as agent:
+        container.begin("report", "pause")
+        reply = container.runtime("exec", container.id, "/probe", "syscall", str(TIMES)).ok().replies[0]
+        assert reply["result"] == 7
+        wait_until(lambda: len(agent.messages) == 2, what="second listener")
+        document = agent.messages[1]
+        assert (document["state"]["status"], document["state"]["pid"]) == ("running", container.pid)
+        assert document["pid"] in agent.pids
+        assert document["pid"] != container.pid
+        container.finish()
+
+
+def test_exec_without_an_agent(container: Container, path: Path) -> None:
+    """An agent that is gone stops exec, not the container [Q9]."""
+    container.bundle.linux(seccomp=ask(path, "times"))
+    with Agent(path):
+        container.begin("report", "pause")
+    result = container.runtime("exec", container.id, "/probe", "report")
+    assert result.code != 0
+    if container.runtime.ours:
+        assert "/linux/seccomp/listenerPath" in result.error
+    assert container.state()["status"] == "running"
+    container.finish()
 
 
 def test_two_containers_one_agent(new_container: Any, path: Path) -> None:

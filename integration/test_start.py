@@ -6,8 +6,6 @@ import json
 import time
 from collections.abc import Callable
 
-import pytest
-
 from integration.lib.container import Container, wait_until
 from integration.lib.runtime import Runtime
 

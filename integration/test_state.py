@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import re
 import time
@@ -89,7 +89,7 @@ def test_created_time(container: Container) -> None:
     text = container.state()["created"]
     match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?Z", text)
     assert match, text
-    moment = datetime.datetime.fromisoformat(match[1]).replace(tzinfo=datetime.UTC).timestamp()
+    moment = dt.datetime.fromisoformat(match[1]).replace(tzinfo=dt.UTC).timestamp()
     assert before - 2 < moment < time.time() + 2
 
 

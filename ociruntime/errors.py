@@ -1,14 +1,14 @@
 """The error family. Every failure carries what it knows; text is made once, in ``cli``.
 
-    OCIError                      anything this runtime refuses or fails at
-    ├── UsageError                the command line itself is wrong
-    ├── ConfigError               a field of config.json (or of another JSON input) is wrong: pointer
-    ├── StateError                the container is not in the status the operation needs
-    │   ├── NotFoundError         there is no such container
-    │   └── ExistsError           there already is one
-    ├── UnsupportedError          this kernel, machine or build lacks something: feature, needs
-    ├── StepError                 an op of the plan, or a system call of the parent, failed
-    └── HookError                 a hook failed: kind, index, outcome
+OCIError                      anything this runtime refuses or fails at
+├── UsageError                the command line itself is wrong
+├── ConfigError               a field of config.json (or of another JSON input) is wrong: pointer
+├── StateError                the container is not in the status the operation needs
+│   ├── NotFoundError         there is no such container
+│   └── ExistsError           there already is one
+├── UnsupportedError          this kernel, machine or build lacks something: feature, needs
+├── StepError                 an op of the plan, or a system call of the parent, failed
+└── HookError                 a hook failed: kind, index, outcome
 """
 
 import errno as _errno
@@ -155,11 +155,16 @@ class StepError(OCIError):
 
 
 class HookError(OCIError):
-    """A hook failed. kind: prestart...; index: in its list; outcome: how it ended; output: what it printed (bytes cut)."""
+    """A hook failed.
+
+    kind: prestart...; index: in its list; outcome: how it ended; output: what it printed (bytes cut).
+    """
 
     code = "hook"
 
-    def __init__(self, kind: str, index: int, outcome: str, *, path: str = "", output: str = "", errno: int = 0) -> None:
+    def __init__(
+        self, kind: str, index: int, outcome: str, *, path: str = "", output: str = "", errno: int = 0
+    ) -> None:
         reason = f"{outcome}: {output}" if output else outcome
         super().__init__(reason, pointer=f"/hooks/{kind}/{index}", step="hook", path=path, errno=errno)
         self.kind = kind
@@ -174,5 +179,10 @@ def from_oserror(error: OSError, reason: str, *, pointer: str = "", step: str = 
     if isinstance(path, bytes):
         path = path.decode("utf-8", "surrogateescape")
     return StepError(
-        reason, pointer=pointer, step=step, errno=error.errno or 0, path=path if isinstance(path, str) else "", hint=hint
+        reason,
+        pointer=pointer,
+        step=step,
+        errno=error.errno or 0,
+        path=path if isinstance(path, str) else "",
+        hint=hint,
     )

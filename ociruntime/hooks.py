@@ -83,7 +83,8 @@ def outputs(config: "dict[str, Any]", bundle: str) -> "list[Op]":
 def ops(config: "dict[str, Any]", kind: str, state: str) -> "list[Op]":
     """Ops for hooks that run in the container's namespaces. state: the JSON text for their stdin.
 
-    A startContainer hook without env gets the program's: it comes from the image, and the caller's is none of its business.
+    A startContainer hook without env gets the program's: it comes from the image, and the caller's is none of its
+    business.
     """
     section = config.get("hooks")
     result: list[Op] = []
@@ -241,7 +242,10 @@ def _kill_group(pid: int) -> None:
 
 
 def _follow(reader: int, pidfd: int, timeout: int) -> "tuple[bytes, bool]":
-    """Collect output until the process is gone, or timeout seconds (0: no limit) are over: (output, it ended in time)."""
+    """Collect output until the process is gone, or timeout seconds (0.
+
+    No limit) are over: (output, it ended in time).
+    """
     output = b""
     waiting = poll()
     waiting.register(reader, POLLIN)

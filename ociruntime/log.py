@@ -135,7 +135,7 @@ class Log:
             from ociruntime.jsontext import dumps
 
             line = dumps({"level": level, "msg": message, "time": now, **(fields or {})})
-            if self.fd >= 0 and 10 < self.level and level != "error":
+            if self.fd >= 0 and self.level > 10 and level != "error":
                 self.held.append((line, plain))
                 return
         elif self.fd >= 0:

@@ -36,7 +36,7 @@ NO_FOLLOW = 8192
 NO_BIND = 16384
 SOURCE_NO_FOLLOW = 32768
 
-# mount_setattr(2)
+# From mount_setattr(2):
 MOUNT_ATTR_RDONLY = 0x00000001
 MOUNT_ATTR_NOSUID = 0x00000002
 MOUNT_ATTR_NODEV = 0x00000004
@@ -49,14 +49,14 @@ MOUNT_ATTR_NODIRATIME = 0x00000080
 MOUNT_ATTR_IDMAP = 0x00100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
 
-# mount(2), propagation
+# Propagation types of mount(2)
 MS_REC = 0x4000
 MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 
-# clone(2)
+# Namespaces of clone(2)
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -101,7 +101,10 @@ class FdSource:
 
 
 class Op:
-    """One operation. kind: lower-case name of shim.h's enum op_kind without "OP_"; pointer: JSON pointer ("" for ours)."""
+    """One operation.
+
+    kind: lower-case name of shim.h's enum op_kind without "OP_"; pointer: JSON pointer ("" for ours).
+    """
 
     __slots__ = ("args", "fd", "flags", "kind", "pointer", "strings")
 

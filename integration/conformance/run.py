@@ -126,7 +126,7 @@ def run_program(program: Path, work: Path) -> Result:
             stdout=out,
             stderr=out,
             start_new_session=True,
-            preexec_fn=kit.private_mounts,  # noqa: PLW1509  what it leaves mounted ends with it; no threads here
+            preexec_fn=kit.private_mounts,
         )
         try:
             status = process.wait(TIMEOUT)

@@ -76,9 +76,7 @@ def default_config() -> dict[str, Any]:
             "capabilities": capabilities,
             "noNewPrivileges": True,
         },
-        "mounts": [
-            copy.deepcopy(m) for m in (PROC_MOUNT, DEV_MOUNT, DEVPTS_MOUNT, SHM_MOUNT, MQUEUE_MOUNT, SYS_MOUNT)
-        ],
+        "mounts": [copy.deepcopy(m) for m in (PROC_MOUNT, DEV_MOUNT, DEVPTS_MOUNT, SHM_MOUNT, MQUEUE_MOUNT, SYS_MOUNT)],
         "linux": {
             "namespaces": [{"type": name} for name in ("pid", "network", "ipc", "uts", "mount")],
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},

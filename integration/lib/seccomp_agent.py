@@ -13,7 +13,7 @@ import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 RECV = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV
 SEND = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND
@@ -57,7 +57,7 @@ class Agent:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Agent:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -58,7 +58,7 @@ def main(argv: "list[str]") -> int:
     except KeyboardInterrupt:
         log.error(context.prefix() + "interrupted")
         return 130
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a bug: told in one line, never a traceback
         _report_bug(context, error)
         return _failed(context)
     finally:

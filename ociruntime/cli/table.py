@@ -2,7 +2,8 @@
 
 A flag is (name, short, kind, metavar, help). kind: "bool", "value", "int" (not negative) or "repeat" (one value per
 use). A flag without help is accepted for callers that send it, and not shown.
-A command is (summary, arguments, least, most, interleaved, flags, description); least and most: number of arguments (most -1: any);
+A command is (summary, arguments, least, most, interleaved, flags, description); least and most: number of arguments
+(most -1: any);
 interleaved: flags may follow the arguments.
 """
 
@@ -78,8 +79,8 @@ COMMANDS: "dict[str, Command]" = {
             ("no-subreaper", "", "bool", "", ""),
         ),
         (
-            "Runs COMMAND in the namespaces and cgroups of a running container, limited as its own program is, and exits "
-            "with its exit code: 128 + N if signal N ended it, 255 if it could not be run."
+            "Runs COMMAND in the namespaces and cgroups of a running container, limited as its own program is, and "
+            "exits with its exit code: 128 + N if signal N ended it, 255 if it could not be run."
         ),
     ),
     "features": (

@@ -99,7 +99,7 @@ def _mounts(rootless: bool) -> "list[Mount]":
         },
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
         {
-            "destination": "/dev/shm",
+            "destination": "/dev/shm",  # noqa: S108 - the container's
             "type": "tmpfs",
             "source": "shm",
             "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],

@@ -181,7 +181,9 @@ def _faults(document: object, schema: "Schema") -> "Iterator[Fault]":
             yield ValidationError("pattern")
 
     checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", integer)
-    validator = extend(Draft202012Validator, {"pattern": pattern}, type_checker=checker)
+    validator = extend(  # type: ignore[no-untyped-call,unused-ignore]
+        Draft202012Validator, {"pattern": pattern}, type_checker=checker
+    )
     for error in validator(schema).iter_errors(document):
         yield from _translated(error)
 

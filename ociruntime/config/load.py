@@ -94,8 +94,8 @@ def parse(data: bytes, path: str) -> object:
         if text[end:].strip(_SPACE):
             raise ValueError
     except (ValueError, StopIteration, RecursionError, ImportError, SystemError):
-        # The scanner finds its own exception in json.decoder. Where that is not imported, 3.11 raises none at all, which
-        # is a SystemError, and later versions try to import it.
+        # The scanner finds its own exception in json.decoder. Where that is not imported, 3.11 raises none at
+        # all, which is a SystemError, and later versions try to import it.
         _refuse(data, path)
     return document
 

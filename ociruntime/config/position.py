@@ -23,7 +23,10 @@ _NOT_HERE = "JSON has no such value"
 
 
 class TextError(ValueError):
-    """The text breaks a rule at offset (in characters), in the value at pointer if it is inside one. hint: what to do."""
+    """The text breaks a rule at offset (in characters), in the value at pointer if it is inside one.
+
+    hint: what to do.
+    """
 
     def __init__(self, offset: int, reason: str, hint: str = "") -> None:
         super().__init__(reason)

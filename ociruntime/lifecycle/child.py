@@ -48,7 +48,9 @@ class Child:
 
     def spawn(self, clone_flags: int, *, cgroup_fd: int = -1, preserve_fds: int = 0) -> None:
         """Start the sealed executable. Raises StepError (clone3)."""
-        self.pid, self.pidfd = spawn.spawn_init(self.channel, clone_flags, cgroup_fd=cgroup_fd, preserve_fds=preserve_fds)
+        self.pid, self.pidfd = spawn.spawn_init(
+            self.channel, clone_flags, cgroup_fd=cgroup_fd, preserve_fds=preserve_fds
+        )
 
     def await_init(self, describe: "Callable[[Message], OCIError]") -> None:
         """The intermediate hands over the process it has cloned, and exits. describe: an error from its report."""
@@ -113,7 +115,6 @@ class Child:
                 posix.close(fd)
             raise
         return fds
-
 
     def _open(self, source: "FdSource") -> int:
         path = source.path
@@ -260,7 +261,9 @@ class Child:
             _, code = _kill_and_reap(self.pid, self.take_pidfd())
             outcome = f": {hooks.outcome(code)}"
         if self.cgroup is not None and self.cgroup.oom_kills():
-            return StepError("container init was OOM-killed (memory limit too low?)", pointer="/linux/resources/memory/limit")
+            return StepError(
+                "container init was OOM-killed (memory limit too low?)", pointer="/linux/resources/memory/limit"
+            )
         return StepError(f"the init process died{outcome}", step="init")
 
 

@@ -150,9 +150,7 @@ def _rootfs(config: "dict[str, Any]", bundle: str) -> "tuple[str, tuple[int, int
     return path, (posix.major(device) << 32 | posix.minor(device), facts.st_ino)
 
 
-def _extras(
-    config: "dict[str, Any]", facts: "host.Host", spaces: "Namespaces", container_id: str
-) -> "Extras | None":
+def _extras(config: "dict[str, Any]", facts: "host.Host", spaces: "Namespaces", container_id: str) -> "Extras | None":
     linux = config.get("linux") or {}
     if linux.get("intelRdt") is None and not linux.get("netDevices"):
         return None
@@ -303,7 +301,8 @@ class _Creation:
         spaces, child = self.spaces, self.child
         cgroup_fd = self._cgroup_fd()
         joins = self._open_joins()
-        # An execve after clone would cost a user namespace's first process its capabilities: its ids are not mapped yet.
+        # An execve after clone would cost a user namespace's first process its capabilities: its ids are not
+        # mapped yet.
         intermediate = bool(joins) or spaces.new_time or spaces.new("user")
         try:
             if intermediate:
@@ -382,7 +381,9 @@ class _Creation:
             return StepError("cannot join the namespace", pointer=pointer, call="setns", errno=message.errno, path=path)
         if "timens" in message.detail or message.detail == "time":
             pointer = "/linux/timeOffsets"
-        return StepError("", step="namespaces", pointer=pointer, call=message.call, errno=message.errno, path=message.detail)
+        return StepError(
+            "", step="namespaces", pointer=pointer, call=message.call, errno=message.errno, path=message.detail
+        )
 
     def _remove_cgroup(self) -> None:
         """The cgroup was empty before: whatever is in it (a hook's daemon, say) came with this container."""
@@ -400,7 +401,10 @@ class _Creation:
 
     def _write_maps(self) -> None:
         """The parent writes the maps; the init process waits for its plan meanwhile. Source: user_namespaces(7)."""
-        files = [("uid_map", self.spaces.uid_map, "/linux/uidMappings"), ("gid_map", self.spaces.gid_map, "/linux/gidMappings")]
+        files = [
+            ("uid_map", self.spaces.uid_map, "/linux/uidMappings"),
+            ("gid_map", self.spaces.gid_map, "/linux/gidMappings"),
+        ]
         if self.spaces.deny_setgroups:
             files.insert(0, ("setgroups", "deny", "/linux/gidMappings"))
         for name, text, pointer in files:

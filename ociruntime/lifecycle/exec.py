@@ -157,7 +157,10 @@ def _change(result: "dict[str, Any]", user: "dict[str, Any]", request: ExecReque
             sets[name] = [*sets.get(name, []), *request.capabilities]
         # ambient needs inheritable, which exec never widens
         inheritable = sets.get("inheritable") or []
-        sets["ambient"] = [*(sets.get("ambient") or []), *(name for name in request.capabilities if name in inheritable)]
+        sets["ambient"] = [
+            *(sets.get("ambient") or []),
+            *(name for name in request.capabilities if name in inheritable),
+        ]
         result["capabilities"] = sets
 
 
@@ -173,7 +176,10 @@ class Executed:
 
 
 def execute(runtime: "Runtime", request: ExecRequest) -> Executed:
-    """Start a process in a container. Raises StateError unless it runs, ConfigError, StepError: nothing is left then."""
+    """Start a process in a container.
+
+    Raises StateError unless it runs, ConfigError, StepError: nothing is left then.
+    """
     from ociruntime.config import load
 
     with runtime.states.open(request.container_id) as directory:
@@ -457,7 +463,7 @@ def below(directory: str, path: str) -> str:
 
 
 def _unified_top(own: str, inside: str) -> str:
-    """The mount point of the hierarchy, given the container's directory and the path that its init process has in it."""
+    """The hierarchy's mount point, given the container's directory and the path that its init process has in it."""
     parts = inside.split("/")
     while parts:
         tail = "/".join(parts)

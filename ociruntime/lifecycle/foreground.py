@@ -7,6 +7,7 @@ from ociruntime.shim import calls
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
 SIGCHLD = 17
 SIGURG = 23
@@ -21,7 +22,7 @@ class Signals:
 
     __slots__ = ("_old", "all")
 
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> "Self":
         from _signal import SIG_BLOCK, pthread_sigmask, valid_signals
 
         self.all: set[int] = valid_signals()

@@ -46,11 +46,16 @@ CREATE_HOOKS = (*RUNTIME_HOOKS, "createContainer")
 
 
 class Lowered:
-    """A container's plan. ops: in order; process: for its rlimits; seccomp: what to compile, or None; warnings: text."""
+    """A container's plan.
+
+    ops: in order; process: for its rlimits; seccomp: what to compile, or None; warnings: text.
+    """
 
     __slots__ = ("ops", "process", "seccomp", "warnings")
 
-    def __init__(self, ops: "list[Op]", process: "Process", seccomp: "SeccompRequest | None", warnings: "list[str]") -> None:
+    def __init__(
+        self, ops: "list[Op]", process: "Process", seccomp: "SeccompRequest | None", warnings: "list[str]"
+    ) -> None:
         self.ops = ops
         self.process = process
         self.seccomp = seccomp
@@ -58,9 +63,10 @@ class Lowered:
 
 
 def _open_inside(ops: "list[Op]") -> "list[Op]":
-    """Let the init process open bind sources itself, in its copy of the host's mounts: no fds to pass, mount ids in order.
+    """Let the init process open bind sources itself, in its copy of the host's mounts.
 
-    Not for trees that stay peers of the host's mounts: those must come from the host's mount namespace.
+    There are no fds to pass then, and mount ids follow the config's order. Not for trees that stay peers of the host's
+    mounts: those must come from the host's mount namespace.
     """
     for item in ops:
         source = item.fd
@@ -119,7 +125,8 @@ def lower(
 ) -> Lowered:
     """Lower a whole config. Pure but for the facts the rooms look up (is a bind source a directory).
 
-    root_id: device (major << 32 | minor) and inode of the rootfs. fifo: path of exec.fifo. hook_states: JSON text for hooks at create and at start, inside the container's namespaces.
+    root_id: device (major << 32 | minor) and inode of the rootfs. fifo: path of exec.fifo. hook_states: JSON text
+    for hooks at create and at start, inside the container's namespaces.
     Raises ConfigError, UnsupportedError with the pointer of the field.
     """
     who = process.lower(config, host, host_bounding=_bounding(config), keep_groups=spaces.deny_setgroups)

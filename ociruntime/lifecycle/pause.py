@@ -1,4 +1,7 @@
-"""pause and resume: the freezer of the container's cgroup (kernel admin-guide, cgroup-v1/freezer-subsystem, cgroup-v2)."""
+"""pause and resume: the freezer of the container's cgroup.
+
+Source: kernel admin-guide, cgroup-v1/freezer-subsystem and cgroup-v2.
+"""
 
 from ociruntime.cgroups import manager
 from ociruntime.errors import StateError
@@ -32,5 +35,7 @@ def resume(runtime: "Runtime", container_id: str) -> None:
         state = directory.load()
         actual, _ = status.derive(state, directory)
         if actual != status.PAUSED:
-            raise StateError("container not paused", container_id=container_id, expected=(status.PAUSED,), actual=actual)
+            raise StateError(
+                "container not paused", container_id=container_id, expected=(status.PAUSED,), actual=actual
+            )
         manager.from_state(state.cgroup).thaw()

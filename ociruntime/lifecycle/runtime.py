@@ -72,7 +72,15 @@ class Runtime:
         from ociruntime.lifecycle import create
 
         request = _request(
-            bundle, container_id, pid_file, preserve_fds, no_pivot, no_new_keyring, console_socket, pidfd_socket, config_file
+            bundle,
+            container_id,
+            pid_file,
+            preserve_fds,
+            no_pivot,
+            no_new_keyring,
+            console_socket,
+            pidfd_socket,
+            config_file,
         )
         created = create.create(self, request)
         posix.close(created.pidfd)
@@ -108,7 +116,15 @@ class Runtime:
         from ociruntime.lifecycle import run
 
         request = _request(
-            bundle, container_id, pid_file, preserve_fds, no_pivot, no_new_keyring, console_socket, pidfd_socket, config_file
+            bundle,
+            container_id,
+            pid_file,
+            preserve_fds,
+            no_pivot,
+            no_new_keyring,
+            console_socket,
+            pidfd_socket,
+            config_file,
         )
         request.detach = detach
         return run.run(self, request, keep=keep, subreaper=not no_subreaper)
@@ -118,8 +134,7 @@ class Runtime:
 
         Raises StateError unless the container runs; ConfigError, StepError when the process cannot be run.
         """
-        from ociruntime.lifecycle import exec as executing
-        from ociruntime.lifecycle import foreground
+        from ociruntime.lifecycle import exec as executing, foreground
 
         if request.detach:
             posix.close(executing.execute(self, request).pidfd)
@@ -160,7 +175,10 @@ class Runtime:
         kill.kill(self, container_id, signal, everything=all)
 
     def delete(self, container_id: str, *, force: bool = False) -> None:
-        """Delete a stopped or created container; force: any, after SIGKILL. Source: runtime-spec runtime.md, "Delete"."""
+        """Delete a stopped or created container; force.
+
+        Any, after SIGKILL. Source: runtime-spec runtime.md, "Delete".
+        """
         from ociruntime.lifecycle import delete
 
         delete.delete(self, container_id, force=force)
@@ -178,7 +196,10 @@ class Runtime:
         return state.report(actual, pid)
 
     def list(self) -> "list[dict[str, object]]":
-        """The state documents of all containers, by ID, each with its owner's name. Unusable ones are logged and left out."""
+        """The state documents of all containers, by ID, each with its owner's name.
+
+        Unusable ones are logged and left out.
+        """
         from ociruntime.lifecycle import listing
 
         return listing.listing(self)

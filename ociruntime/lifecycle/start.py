@@ -1,17 +1,17 @@
 """start: lets the waiting init process go on, and learns how its last steps went.
 
-    start                                         init process
-    open exec.fifo for reading            ->      its open for writing returns
-                                          <-      "0"
-                                          <-      a report, if a startContainer hook or execve fails
-    end of file: execve has closed the fifo
+start                                         init process
+open exec.fifo for reading            ->      its open for writing returns
+                                      <-      "0"
+                                      <-      a report, if a startContainer hook or execve fails
+end of file: execve has closed the fifo
 """
 
 import posix
 from select import POLLIN, poll
 
 from ociruntime import hooks
-from ociruntime.errors import OCIError, StateError, StepError
+from ociruntime.errors import HookError, OCIError, StateError, StepError
 from ociruntime.state import status
 
 TYPE_CHECKING = False
@@ -41,7 +41,7 @@ def start(runtime: "Runtime", container_id: str) -> None:
             raise StateError("the config has no process to start", container_id=container_id, actual=actual)
         try:
             _release(state, directory, pid)
-        except hooks.HookError:
+        except HookError:
             _destroy(runtime, container_id, directory)
             raise
         if state.hooks:
@@ -64,7 +64,9 @@ def _release(state: "State", directory: "StateDir", pid: int) -> None:
         directory.remove_fifo()
         report = _read_to_end(fifo, pidfd)
     except OSError as error:
-        raise StepError("cannot open the start fifo", path=f"{directory.path}/exec.fifo", errno=error.errno or 0) from None
+        raise StepError(
+            "cannot open the start fifo", path=f"{directory.path}/exec.fifo", errno=error.errno or 0
+        ) from None
     finally:
         posix.close(pidfd)
         if fifo >= 0:
@@ -111,14 +113,16 @@ def _failure(state: "State", report: bytes) -> OCIError:
         hint = "the file is there: its interpreter (#! line) or its dynamic loader is missing in the container"
     elif message.errno == 8:
         hint = "neither a program of this architecture nor a script with a #! line"
-    return StepError("cannot execute", step="exec", pointer="/process/args/0", path=message.detail, errno=message.errno, hint=hint)
+    return StepError(
+        "cannot execute", step="exec", pointer="/process/args/0", path=message.detail, errno=message.errno, hint=hint
+    )
 
 
 def _poststart(runtime: "Runtime", state: "State", directory: "StateDir", pid: int) -> None:
     """Hooks after the program runs; one that fails stops the container (runtime.md, "Lifecycle")."""
     try:
         hooks.run(state.hooks, "poststart", state.hook_document(status.RUNNING, pid), state.bundle)
-    except hooks.HookError:
+    except HookError:
         _destroy(runtime, state.container_id, directory)
         raise
 

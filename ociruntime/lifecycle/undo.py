@@ -37,7 +37,7 @@ class Undo:
                 continue
             try:
                 step()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - the rest must still be undone
                 failed = True
                 log.warning(f"cannot remove {name} after a failure: {error}, ignoring")
 

@@ -23,8 +23,7 @@ import errno
 
 from ociruntime import plan
 from ociruntime.errors import ConfigError, UnsupportedError
-from ociruntime.mounts import cgroup, devices, paths
-from ociruntime.mounts import options as mount_options
+from ociruntime.mounts import cgroup, devices, options as mount_options, paths
 from ociruntime.mounts.cgroup import pack_data
 from ociruntime.plan import MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE, FdSource
 

@@ -196,7 +196,7 @@ def _check_rules(section: "dict[str, Any]") -> bool:
     for i, name in enumerate(section.get("architectures") or ()):
         if name not in ARCHITECTURES:
             raise ConfigError(f"'{name}' is not an architecture", pointer=f"{AT}/architectures/{i}")
-    notify = default == "SCMP_ACT_NOTIFY"
+    notify: bool = default == "SCMP_ACT_NOTIFY"
     for i, rule in enumerate(rules):  # the names, hundreds of them, are looked at by the compiler only
         action = rule.get("action")
         if action not in ACTIONS:
@@ -207,7 +207,8 @@ def _check_rules(section: "dict[str, Any]") -> bool:
             raise ConfigError("names must hold at least one syscall", pointer=f"{AT}/syscalls/{i}/names")
         if rule.get("args"):
             _check_args(rule["args"], f"{AT}/syscalls/{i}/args")
-        notify = notify or action == "SCMP_ACT_NOTIFY"
+        if action == "SCMP_ACT_NOTIFY":
+            notify = True
     return notify
 
 

@@ -1,5 +1,7 @@
-"""Device programs on cgroup v2 (BPF_CGROUP_DEVICE). Source: man bpf(2), kernel Documentation/bpf/prog_cgroup_sockopt.rst
-for the attach flags."""
+"""Device programs on cgroup v2 (BPF_CGROUP_DEVICE).
+
+Source: man bpf(2); kernel Documentation/bpf/prog_cgroup_sockopt.rst for the attach flags.
+"""
 
 from ociruntime.shim._native import ffi, lib
 from ociruntime.shim.sync import check

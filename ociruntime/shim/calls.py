@@ -1,4 +1,4 @@
-"""System calls that Python has no name for. Each returns a value (fds are the caller's, CLOEXEC) or raises StepError."""
+"""System calls that Python has no name for: a value (fds are the caller's, CLOEXEC), or StepError."""
 
 from ociruntime.shim._native import ffi, lib
 from ociruntime.shim.sync import check

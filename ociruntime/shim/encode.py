@@ -34,17 +34,15 @@ def encode(
         if kind is None:
             kind = kinds[op.kind] = getattr(lib, "OP_" + op.kind.upper())
         strings = [0, 0, 0, 0]
-        at = 0
-        for text in op.strings:
-            data = text if text.__class__ is bytes else text.encode("utf-8", "surrogateescape")  # type: ignore[union-attr]
-            offset = offsets.get(data)  # type: ignore[arg-type]
+        for at, text in enumerate(op.strings):
+            data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+            offset = offsets.get(data)
             if offset is None:
-                offset = offsets[data] = size  # type: ignore[index]
-                table.append(data)  # type: ignore[arg-type]
+                offset = offsets[data] = size
+                table.append(data)
                 table.append(b"\0")
                 size += len(data) + 1
             strings[at] = offset
-            at += 1
         args = op.args
         a = args[0] if args else 0
         b = args[1] if len(args) > 1 else 0

@@ -20,6 +20,7 @@ from ociruntime.state.model import CorruptStateError, State, from_json, salvage
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
 ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")
 # The ID is a file name and becomes part of others: "ociruntime-ID.scope" must fit into 255 bytes.
@@ -213,7 +214,7 @@ class StateDir:
         self.fd = fd
         self.locked = False
 
-    def __enter__(self) -> "StateDir":
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(

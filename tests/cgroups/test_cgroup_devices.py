@@ -4,8 +4,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ociruntime.cgroups import devices
 from ociruntime.cgroups.device_program import assemble

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ociruntime.config import _generated, explain
 from ociruntime.config.default import default_config
@@ -58,7 +57,7 @@ SCALARS = (
     | st.sampled_from(ENUM_WORDS)
     | st.integers(-(2**65), 2**65)
     | st.text("/=.-+0123456789rwmKMGB:, \naA\u00e9\u0660", max_size=8)
-    | st.sampled_from(PATTERNS).flatmap(lambda pattern: st.from_regex(pattern))
+    | st.sampled_from(PATTERNS).flatmap(st.from_regex)
 )
 
 

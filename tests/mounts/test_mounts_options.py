@@ -1,8 +1,7 @@
 """mounts.options: (options -> attributes, propagation, parameters)."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ociruntime.mounts.options import ATIME, FLAGS, PROPAGATION, names, parse, reduce_propagation
 from ociruntime.plan import (

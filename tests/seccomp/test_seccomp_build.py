@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ociruntime.errors import ConfigError, UnsupportedError
-from ociruntime.seccomp import build as builder
-from ociruntime.seccomp import compile as compiler
+from ociruntime.seccomp import build as builder, compile as compiler
 
 try:
     import seccomp as binding

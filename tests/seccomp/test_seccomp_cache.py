@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from ociruntime.seccomp import build, store
-from ociruntime.seccomp import compile as compiler
+from ociruntime.seccomp import build, compile as compiler, store
 
 CODE = bytes(range(64))
 SECTION: dict[str, Any] = {

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from ociruntime.errors import OCIError, StepError
-from ociruntime.seccomp import compile as compiler
-from ociruntime.seccomp import notify
+from ociruntime.seccomp import compile as compiler, notify
 from ociruntime.shim import calls
 
 STATE: dict[str, object] = {"ociVersion": "1.3.0", "id": "c", "status": "creating", "pid": 7, "bundle": "/b"}

@@ -42,7 +42,12 @@ def test_fuzz_the_plan_reader(tmp_path: Path) -> None:
     flags = ["-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all", *INCLUDE]
     subprocess.run(["clang", *flags, "-o", binary, C / "fuzz_plan.c", SOURCES / "common" / "plan.c"], check=True)
     done = subprocess.run(
-        [binary, "-runs=60000", "-max_len=4096", "-seed=1"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [binary, "-runs=60000", "-max_len=4096", "-seed=1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
 

@@ -10,35 +10,35 @@
 
 struct kept {
     struct kept *next;
-    const char *path;     /* as the plan names it */
+    const char *path; /* as the plan names it */
     int mount;
 };
 
 struct child {
-    int sync;             /* SOCK_SEQPACKET to the parent; -1 once started */
-    int report;           /* where MSG_ERROR goes: sync, later the exec fifo */
+    int sync;   /* SOCK_SEQPACKET to the parent; -1 once started */
+    int report; /* where MSG_ERROR goes: sync, later the exec fifo */
     struct plan plan;
-    uint32_t op;          /* index of the op that runs, STAGE_OP before; once started, counted from the next op */
-    uint32_t first_op;    /* what op counts from */
-    int fds[FD_BATCH];    /* the batch of plan fds that is here; -1 = taken */
+    uint32_t op;       /* index of the op that runs, STAGE_OP before; once started, counted from the next op */
+    uint32_t first_op; /* what op counts from */
+    int fds[FD_BATCH]; /* the batch of plan fds that is here; -1 = taken */
     uint32_t batch;
-    int root;             /* O_PATH of the container's root; AT_FDCWD-like -1 before OP_ROOTFS */
-    int proc;             /* private procfs, subset=pid; -1 until needed */
-    int proc_full;        /* private procfs with sysctl; -1 until needed */
-    int null_tree;        /* the host's /dev/null, detached, for file masks */
-    int mask_tree;        /* the empty read-only tmpfs, for directory masks */
-    int fifo;             /* O_PATH of exec.fifo */
-    int links;            /* O_PATH of our own /proc/self/fd, to open the fifo by */
-    int seccomp;          /* fd of the BPF program */
-    int hook_stdout;      /* files for the output of hooks; -1: it is collected */
+    int root;        /* O_PATH of the container's root; AT_FDCWD-like -1 before OP_ROOTFS */
+    int proc;        /* private procfs, subset=pid; -1 until needed */
+    int proc_full;   /* private procfs with sysctl; -1 until needed */
+    int null_tree;   /* the host's /dev/null, detached, for file masks */
+    int mask_tree;   /* the empty read-only tmpfs, for directory masks */
+    int fifo;        /* O_PATH of exec.fifo */
+    int links;       /* O_PATH of our own /proc/self/fd, to open the fifo by */
+    int seccomp;     /* fd of the BPF program */
+    int hook_stdout; /* files for the output of hooks; -1: it is collected */
     int hook_stderr;
-    struct kept *kept;    /* mounts that a later OP_ATTR finishes */
-    bool pivoted;         /* host paths cannot be named any more */
+    struct kept *kept; /* mounts that a later OP_ATTR finishes */
+    bool pivoted;      /* host paths cannot be named any more */
     char *const *argv;
     char *const *envp;
     const char *executable;
-    bool cwd_checked;     /* getcwd was asked since the last chdir */
-    int chdir_error;      /* EACCES of the first OP_CHDIR, to be tried again with the user's credentials */
+    bool cwd_checked; /* getcwd was asked since the last chdir */
+    int chdir_error;  /* EACCES of the first OP_CHDIR, to be tried again with the user's credentials */
     char call[24];
     char detail[256];
     uint32_t detail_size;
@@ -118,7 +118,7 @@ int op_mount(struct child *c, const struct plan_op *op); /* mount.c */
 int op_bind(struct child *c, const struct plan_op *op);
 int op_attr(struct child *c, const struct plan_op *op);
 int copy_up(struct child *c, int mount, int hidden, const char *path); /* copyup.c */
-int op_mask(struct child *c, const struct plan_op *op); /* mask.c */
+int op_mask(struct child *c, const struct plan_op *op);                /* mask.c */
 int op_readonly(struct child *c, const struct plan_op *op);
 /* The kernel's 32-bit encoding of a device number, what mknod takes. */
 uint64_t device_number(uint32_t major, uint32_t minor);

@@ -67,7 +67,8 @@ static int copy_link(int from_dir, int to_dir, const char *name, const struct st
     return (int)n;
 }
 
-static int copy_directory(struct child *c, int from_dir, int to_dir, const char *name, const struct statx *st, int depth)
+static int copy_directory(struct child *c, int from_dir, int to_dir, const char *name, const struct statx *st,
+                          int depth)
 {
     int from, to = -1;
     long ret = SYS3(__NR_mkdirat, to_dir, name, 0700);

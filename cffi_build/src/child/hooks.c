@@ -14,7 +14,7 @@ struct hook {
     const char **argv;
     const char **envp;
     int input;
-    int output;  /* 1 and 2, unless there are files for them */
+    int output; /* 1 and 2, unless there are files for them */
     int out;
     int err;
     int failure; /* write end, CLOEXEC: carries errno when execve fails */

@@ -3,7 +3,6 @@
 
 #include <linux/mman.h>
 
-
 size_t length(const char *s)
 {
     size_t n = 0;

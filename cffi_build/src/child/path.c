@@ -5,7 +5,8 @@
  */
 #include "child.h"
 
-#define EAGAIN_RETRIES 128 /* a rename storm elsewhere makes openat2 give up now and then; it must not stall us for ever */
+#define EAGAIN_RETRIES                                                                                                 \
+    128 /* a rename storm elsewhere makes openat2 give up now and then; it must not stall us for ever */
 #define LINK_LIMIT 40
 
 int open_in(int dirfd, const char *path, uint64_t flags, uint64_t resolve)
@@ -128,7 +129,8 @@ restart:
             } else if (made < 0) {
                 next = (int)made;
             } else {
-                next = open_in(fd, path + start, O_PATH | O_DIRECTORY | O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+                next =
+                    open_in(fd, path + start, O_PATH | O_DIRECTORY | O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
             }
         }
         path[end] = saved;

@@ -60,8 +60,8 @@ int op_rootfs(struct child *c, const struct plan_op *op)
     ret = sys_statx((int)fd, "", AT_EMPTY_PATH, STATX_INO, &st);
     if (ret < 0)
         return failed(c, "statx", path, ret);
-    if (op->args[1] != 0 && (st.stx_ino != op->args[1] ||
-                             ((uint64_t)st.stx_dev_major << 32 | st.stx_dev_minor) != op->args[0]))
+    if (op->args[1] != 0 &&
+        (st.stx_ino != op->args[1] || ((uint64_t)st.stx_dev_major << 32 | st.stx_dev_minor) != op->args[0]))
         return failed(c, "verify rootfs", path, -ESTALE); /* not the directory that the parent has seen */
     if (op->flags & OPF_NO_BIND) {
         c->root = (int)fd;
@@ -114,7 +114,8 @@ static void unescape(char *text)
 {
     char *to = text;
     for (const char *at = text; *at != '\0'; at++) {
-        if (at[0] == '\\' && at[1] >= '0' && at[1] <= '3' && at[2] >= '0' && at[2] <= '7' && at[3] >= '0' && at[3] <= '7') {
+        if (at[0] == '\\' && at[1] >= '0' && at[1] <= '3' && at[2] >= '0' && at[2] <= '7' && at[3] >= '0' &&
+            at[3] <= '7') {
             *to++ = (char)((at[1] - '0') << 6 | (at[2] - '0') << 3 | (at[3] - '0'));
             at += 3;
         } else {
@@ -162,7 +163,8 @@ static int hide_kernel_mounts(struct child *c)
             type++;
         if ((starts_with(type, " - proc ") || starts_with(type, " - sysfs ")) && equal(field[3], "/") &&
             !is_below(field[4], own_root) && SYS2(__NR_umount2, field[4], MNT_DETACH) < 0) {
-            long ret = SYS5(__NR_mount, "none", field[4], "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k");
+            long ret =
+                SYS5(__NR_mount, "none", field[4], "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k");
             /* a mount that another one hides cannot be named any more: neither by us nor by the container */
             if (ret < 0 && ret != -ENOENT && ret != -EACCES)
                 return failed(c, "mount", field[4], ret);
@@ -256,7 +258,8 @@ void reopen_null(struct child *c)
                 sys_close(path);
             if (!right)
                 return;
-            null = open_in(c->root, "/dev/null", O_RDWR | O_NOFOLLOW | O_NONBLOCK, RESOLVE_CONTAINER | RESOLVE_NO_SYMLINKS);
+            null = open_in(c->root, "/dev/null", O_RDWR | O_NOFOLLOW | O_NONBLOCK,
+                           RESOLVE_CONTAINER | RESOLVE_NO_SYMLINKS);
             if (null < 0 || !is_host_null(null))
                 return;
             SYS3(__NR_fcntl, null, F_SETFL, 0);

@@ -13,7 +13,7 @@ static int announce(struct child *c)
     struct message m;
     long next, ret;
 
-    next = SYS3(__NR_fcntl, c->sync, F_DUPFD_CLOEXEC, 0); /* the kernel gives the lowest free number, also to the listener */
+    next = SYS3(__NR_fcntl, c->sync, F_DUPFD_CLOEXEC, 0); /* the lowest free number, which the listener will get */
     if (next < 0)
         return failed(c, "fcntl", "listener", next);
     sys_close((int)next);

@@ -5,7 +5,6 @@
 #include <linux/keyctl.h>
 #include <linux/prctl.h>
 
-
 #define DATAGRAM 2
 #define CLOEXEC 02000000
 #define SIOCGIFFLAGS 0x8913

@@ -112,12 +112,13 @@ int shim_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uin
     return fd;
 }
 
-int shim_mount_setattr(int dirfd, const char *path, unsigned int flags, uint64_t set, uint64_t clr, uint64_t propagation,
-                       int userns_fd)
+int shim_mount_setattr(int dirfd, const char *path, unsigned int flags, uint64_t set, uint64_t clr,
+                       uint64_t propagation, int userns_fd)
 {
-    struct mount_attr attr = {
-        .attr_set = set, .attr_clr = clr, .propagation = propagation, .userns_fd = userns_fd < 0 ? 0 : (uint64_t)userns_fd
-    };
+    struct mount_attr attr = { .attr_set = set,
+                               .attr_clr = clr,
+                               .propagation = propagation,
+                               .userns_fd = userns_fd < 0 ? 0 : (uint64_t)userns_fd };
     return KERNEL(syscall(SYS_mount_setattr, dirfd, path, flags, &attr, sizeof(attr)));
 }
 
@@ -232,7 +233,7 @@ int shim_connect_unix(const char *path, int timeout_ms)
     if (fd < 0)
         return fd;
     if (strlen(path) < sizeof(address.sun_path)) {
-        strcpy(address.sun_path, path);
+        memcpy(address.sun_path, path, strlen(path) + 1);
     } else { /* sun_path is short, paths are not */
         file = KERNEL(open(path, O_PATH | O_CLOEXEC));
         if (file < 0) {

@@ -9,9 +9,9 @@ extern const unsigned char init_blob[];
 extern const unsigned int init_blob_size;
 
 /* ret of a system call through libc as a value or -errno. */
-#define KERNEL(call)                              \
-    ({                                            \
-        long kernel_ret = (call);                 \
-        kernel_ret < 0 ? -errno : (int)kernel_ret; \
+#define KERNEL(call)                                                                                                   \
+    ({                                                                                                                 \
+        long kernel_ret = (call);                                                                                      \
+        kernel_ret < 0 ? -errno : (int)kernel_ret;                                                                     \
     })
 #endif

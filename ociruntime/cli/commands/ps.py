@@ -37,7 +37,9 @@ def ps_output(arguments: "list[str]") -> str:
             posix.close(reader)
             if error.errno == 2 and path != PS[-1]:
                 continue
-            raise StepError("cannot run the host's ps", path=path, errno=error.errno, hint="use --format json") from None
+            raise StepError(
+                "cannot run the host's ps", path=path, errno=error.errno, hint="use --format json"
+            ) from None
         finally:
             posix.close(writer)
         posix.close(pidfd)
