@@ -154,7 +154,6 @@ class StateRoot:
         directory = StateDir(f"{self.path}/{container_id}", container_id, root_fd)
         try:
             posix.mkdir(container_id, 0o711, dir_fd=root_fd)
-            posix.chmod(container_id, 0o711, dir_fd=root_fd)  # whatever the umask
         except OSError as error:
             directory.close()
             if error.errno == EEXIST:
@@ -163,6 +162,7 @@ class StateRoot:
         try:
             directory.fd = posix.open(container_id, _DIRECTORY, dir_fd=root_fd)
             directory.lock()
+            posix.fchmod(directory.fd, 0o711)  # whatever the umask
         except (NotFoundError, FileNotFoundError):
             directory.close()
             reason = "the container was deleted while it was being created"

@@ -82,7 +82,10 @@ def test_refused_text(data: bytes, line: int, column: int, reason: str) -> None:
     error = refused(data)
     assert reason in error.reason
     assert (error.line, error.column) == (line, column)
-    assert str(error).startswith(f"line {line} column {column}: 'config.json': ")
+    # what is wrong inside a value names that value, too
+    assert error.pointer == ("/a" if b'"a": "x' in data else "")
+    where = f"{error.pointer}: " if error.pointer else ""
+    assert str(error).startswith(f"line {line} column {column}: {where}'config.json': ")
 
 
 @pytest.mark.parametrize(

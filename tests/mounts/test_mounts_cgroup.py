@@ -4,7 +4,7 @@ import pytest
 
 from ociruntime.errors import UnsupportedError
 from ociruntime.host import Host
-from ociruntime.plan import HOST_TREE, MS_PRIVATE, MS_REC, OPTIONAL, FdSource, Op, attr, op
+from ociruntime.plan import HOST_TREE, KEEP, MS_PRIVATE, MS_REC, OPTIONAL, FdSource, Op, attr, op
 from tests.mounts.conftest import Lower, hybrid_host, v2_host
 
 ATTRS = 0xF  # ro nosuid nodev noexec
@@ -26,6 +26,7 @@ TMPFS = op(
     "/mounts/0",
     strings=("tmpfs", "/sys/fs/cgroup", "tmpfs", b"mode\x00755\x00size\x0064k\x00"),
     args=(0xE, 0, 0, 2),
+    flags=KEEP,  # made read-only last, by fd: its path could be swapped meanwhile
 )
 LINKS = [
     op("symlink", "/mounts/0", strings=("/sys/fs/cgroup/cpu", "cpu,cpuacct"), flags=OPTIONAL),
