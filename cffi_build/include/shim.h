@@ -96,7 +96,8 @@ enum op_kind {
     OP_WAIT_START = 36,        /* Sends MSG_SYNC SYNC_CREATED, waits for MSG_GO, closes the
                                   sync socket, opens the fifo for writing (blocks until start), writes one byte. Reports
                                   go there from now on, their op counted from the next one */
-    OP_EXEC = 37,              /* execve of what OP_LOOKUP found; OPF_NO_PROCESS: report ENOEXEC instead */
+    OP_EXEC = 37,              /* execve of what OP_LOOKUP found; OPF_NO_PROCESS: report ENOEXEC instead;
+                                  OPF_INIT: in a child, while this process stays its init */
     OP_OOM_SCORE_ADJ = 38,     /* args[0]: int; written to the own oom_score_adj */
     OP_APPARMOR = 39,          /* strings[0]: text for attr/apparmor/exec or attr/exec */
     OP_SELINUX = 40,           /* strings[0]: text for attr/exec */
@@ -131,6 +132,7 @@ enum op_kind {
 #define OPF_HOME 32        /* OP_ENVIRONMENT */
 #define OPF_KEEP_GROUPS 64 /* OP_CREDENTIALS, OP_BECOME_ROOT */
 #define OPF_NO_PROCESS 128 /* OP_EXEC */
+#define OPF_INIT 1         /* OP_EXEC */
 #define OPF_COPYUP 256     /* OP_MOUNT tmpfs: fill with what it hides */
 #define OPF_INHERIT_MODE 512 /* OP_MOUNT tmpfs: take mode, uid and gid of an existing destination */
 #define OPF_OPTIONAL 1024  /* OP_SYMLINK: whatever has the name already stays */
@@ -234,6 +236,9 @@ int shim_set_pdeathsig(int signal);
 int shim_nstype(int fd);
 /* A copy of fd number target of another process. -EBADF: it has none. Needs the right to ptrace it. */
 int shim_pidfd_getfd(int pidfd, int target);
+/* How the process of pidfd has ended: 0 and its wait status; -EAGAIN: it has not, or nobody has collected it yet; another
+   error: this kernel does not tell (before 6.15). */
+int shim_pidfd_exit(int pidfd, int *status);
 /* A stream socket connected to the socket file at path, of any length. Sends and the connect itself wait at most
    timeout_ms (then -EAGAIN). */
 int shim_connect_unix(const char *path, int timeout_ms);

@@ -160,6 +160,8 @@ int op_lookup(struct child *c, const struct plan_op *op);
 int op_fifo(struct child *c, const struct plan_op *op);
 int op_wait_start(struct child *c, const struct plan_op *op);
 int op_exec(struct child *c, const struct plan_op *op);
+/* reaper.c: runs the program as a child and ends as it does. Returns, in the child, only when execve fails. */
+int stay_as_init(struct child *c);
 /* What only mounts, masks and sysctls need: closed before anything of the container's user runs. */
 void close_mount_helpers(struct child *c);
 void set_pdeathsig(int signal);

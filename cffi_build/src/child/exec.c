@@ -259,6 +259,8 @@ int op_exec(struct child *c, const struct plan_op *op)
         return failed(c, "exec", "the config has no process", -ENOEXEC);
     if (c->executable == NULL)
         return failed(c, "plan", "no executable", -EINVAL);
+    if (op->flags & OPF_INIT)
+        return stay_as_init(c);
     ret = SYS3(__NR_execve, c->executable, c->argv, c->envp);
     return failed(c, "execve", c->executable, ret);
 }
