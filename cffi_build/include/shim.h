@@ -104,7 +104,7 @@ enum op_kind {
     OP_BECOME_ROOT = 41,       /* setresgid(0), setresuid(0) in the new user namespace; OPF_KEEP_GROUPS: no setgroups(0) */
     OP_NO_PDEATHSIG = 42,
     OP_CHECK_CWD = 43,         /* getcwd must be inside the root */
-    OP_AFFINITY = 44,          /* all CPUs that the cpuset allows */
+    OP_AFFINITY = 44,          /* strings[0]: CPU mask of args[0] bytes, little endian; 0: all CPUs that the cpuset allows */
     OP_SCHEDULER = 45,         /* strings[0]: a struct sched_attr, args[0]: its size */
     OP_IOPRIO = 46,            /* args[0]: class << 13 | priority */
     OP_PERSONALITY = 47,       /* args[0]: PER_* */
@@ -255,8 +255,8 @@ int shim_bpf_program_by_id(uint32_t id);
 
 struct relay_request {
     int32_t master;     /* the container's pty */
-    int32_t tty;        /* the caller's terminal: raw meanwhile, its size followed; -1: none */
-    int32_t input;      /* read from here ... */
+    int32_t tty;        /* the caller's terminal: its size is followed; -1: none */
+    int32_t input;      /* read from here (raw meanwhile if it is a terminal) ... */
     int32_t output;     /* ... written to here */
     int32_t pid;        /* the process, a child of ours, and its pidfd */
     int32_t pidfd;

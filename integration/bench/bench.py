@@ -9,6 +9,7 @@ the command alone, spawn to exit. --view v2: all runtimes see cgroup v2 only, in
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -245,6 +246,38 @@ def find(names: "list[str]") -> "list[str]":
     return paths
 
 
+def trace(directory: Path, count: int, *, cgroup_v2: bool, seccomp: bool) -> None:
+    """Where the time of create goes: medians of the parent's phases and of the init process's ops, by the library."""
+    from ociruntime import Runtime as Library
+    from ociruntime.lifecycle.create import CreateRequest, create
+    from ociruntime.log import Log
+
+    library = Library(str(directory / "state"), log=Log(level=40))
+    bundle = make_bundle(directory / "traced", ["/bin/busybox", "true"], cgroup_v2=cgroup_v2, seccomp=seccomp)
+    phases: dict[str, list[float]] = {}
+    ops: dict[str, list[float]] = {}
+    for number in range(count):
+        name = f"traced-{os.getpid()}-{number}"
+        done = create(library, CreateRequest(str(bundle), name, trace=True))
+        os.close(done.pidfd)
+        library.delete(name, force=True)
+        if number == 0:
+            continue  # it imports what it needs
+        for (_, start), (what, end) in itertools.pairwise(done.phases):
+            phases.setdefault(what, []).append((end - start) / 1e3)
+        sums: dict[str, float] = {}
+        for op, start, end in done.trace:
+            sums[op.kind] = sums.get(op.kind, 0) + (end - start) / 1e3
+        for kind, spent in sums.items():
+            ops.setdefault(kind, []).append(spent)
+    print("\n  the parent, median us (the interpreter's start and imports come before: about 4 ms)")
+    for what, values in phases.items():
+        print(f"  {what:55} {statistics.median(values):8.0f}")
+    print("\n  the init process, median us per kind of op (in parallel with the parent; sync is waiting for it)")
+    for kind, values in sorted(ops.items(), key=lambda item: -statistics.median(item[1])):
+        print(f"  {kind:55} {statistics.median(values):8.0f}")
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="compare the commands of OCI runtimes")
@@ -253,6 +286,7 @@ def main() -> int:
     parser.add_argument("--view", choices=("host", "v2"), default="host")
     parser.add_argument("--pause", type=float, default=10, help="ms of quiet before each command (10)")
     parser.add_argument("--json", type=Path, help="also write all times to a file")
+    parser.add_argument("--trace", action="store_true", help="instead: where the time of our create goes")
     parser.add_argument("runtimes", nargs="*", default=[kit.RUNTIME, "runc", "crun"])
     options = parser.parse_args()
     if os.geteuid() != 0:
@@ -268,6 +302,11 @@ def main() -> int:
     if options.view == "v2":
         kit.private_mounts()
         kit.mount_cgroup_v2()
+    if options.trace:
+        with tempfile.TemporaryDirectory(prefix="ociruntime-bench-") as name:
+            seccomp = options.seccomp != "off"
+            trace(Path(name), options.count, cgroup_v2=options.view == "v2", seccomp=seccomp)
+        return 0
     own_view = 0
     if options.view == "host" and any(Path(path).name == "crun" for path in paths):
         own_view = crun_namespace()

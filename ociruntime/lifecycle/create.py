@@ -6,7 +6,7 @@ the rest of the lowering, the limits and the seccomp program are made while it s
 
 import posix
 from errno import ENOTDIR
-from time import time_ns
+from time import monotonic_ns, time_ns
 
 from ociruntime import hooks, host, namespaces, process
 from ociruntime.cgroups import manager
@@ -97,22 +97,32 @@ class CreateRequest:
 class Created:
     """The result. pidfd: the init process; master: its terminal's, or -1: the caller's to close.
 
-    trace: (op, start ns, end ns) if asked for.
+    trace: (op, start ns, end ns) if asked for. phases: (what the parent had done, ns); both by CLOCK_MONOTONIC.
     """
 
-    __slots__ = ("master", "pid", "pidfd", "state", "trace")
+    __slots__ = ("master", "phases", "pid", "pidfd", "state", "trace")
 
-    def __init__(self, state: State, pidfd: int, master: int, trace: "list[tuple[Op, int, int]]") -> None:
+    def __init__(
+        self,
+        state: State,
+        pidfd: int,
+        master: int,
+        trace: "list[tuple[Op, int, int]]",
+        phases: "list[tuple[str, int]]",
+    ) -> None:
         self.state = state
         self.pid = state.pid
         self.pidfd = pidfd
         self.master = master
         self.trace = trace
+        self.phases = phases
 
 
 def create(runtime: "Runtime", request: CreateRequest) -> Created:
     """Create a container. On any failure nothing is left: process, cgroup, mount, state directory, pid file."""
+    phases = [("begin", monotonic_ns())]
     config, data = load.load(request.config_file or f"{request.bundle}/config.json")
+    phases.append(("config read and validated", monotonic_ns()))
     facts = host.probe(runtime.rootless)
     if facts.kernel < MINIMUM_KERNEL:
         raise UnsupportedError("a container", "Linux 5.12 or later (mount_setattr)")
@@ -126,7 +136,7 @@ def create(runtime: "Runtime", request: CreateRequest) -> Created:
     directory = runtime.states.reserve(request.container_id)
     undo.add(STATE, directory.remove)
     try:
-        creation = _Creation(runtime, request, config, facts, spaces, cgroup, directory, undo, rootfs, extras)
+        creation = _Creation(runtime, request, config, facts, spaces, cgroup, directory, undo, rootfs, extras, phases)
         return creation.run(data)
     except BaseException:
         undo.run(runtime.log)
@@ -173,6 +183,7 @@ class _Creation:
         "log",
         "lowered",
         "master",
+        "phases",
         "pidfd_socket",
         "request",
         "root_id",
@@ -195,7 +206,9 @@ class _Creation:
         undo: Undo,
         rootfs: "tuple[str, tuple[int, int]]",
         extras: "Extras | None",
+        phases: "list[tuple[str, int]]",
     ) -> None:
+        self.phases = phases
         self.runtime = runtime
         self.log = runtime.log
         self.request = request
@@ -211,27 +224,35 @@ class _Creation:
         self.console: FdSocket | None = None
         self.pidfd_socket: FdSocket | None = None
 
+    def _phase(self, name: str) -> None:
+        self.phases.append((name, monotonic_ns()))
+
     def run(self, data: bytes) -> Created:
         """The sequence. Every step that makes something registers its removal at once."""
         request, cgroup = self.request, self.cgroup
         cgroup.check_free()
         if request.console_socket:
             self.console = FdSocket("--console-socket", request.console_socket, request.bundle)
+            self.undo.add("the console socket's connection", self.console.close)
         if request.pidfd_socket:
             self.pidfd_socket = FdSocket("--pidfd-socket", request.pidfd_socket, request.bundle)
+            self.undo.add("the pidfd socket's connection", self.pidfd_socket.close)
         self.state = self._first_state()
         # Written before any cgroup or process exists: a create that is killed leaves something delete can clean.
         self.directory.save_config(data)
         self.directory.save(self.state)
         self._make_fifo()
+        self._phase("host facts, state directory, state written")
         self.undo.add("the cgroup", self._remove_cgroup)
         cgroup.create()
+        self._phase("cgroups made")
         if self.extras is not None:
             self.extras.make(self.state, self.directory, self.undo)
         self.child = child = Child(self.log, cgroup)
         self.undo.add("the init process", child.kill)
         try:
             self._spawn()
+            self._phase("init process cloned, its executable running")
             if self.extras is not None:
                 self.extras.attach(child.pid)
             self.lowered = lowering.lower(
@@ -249,8 +270,10 @@ class _Creation:
             )
             for text in self.lowered.warnings:
                 self.log.warning(text)
+            self._phase("the rest lowered")
             # On v1 the device list must be whole before the init process joins; it joins with the first op.
             cgroup.apply(((self.config.get("linux") or {}).get("resources")) or {})
+            self._phase("limits and device list written")
             child.send_plan(
                 self.lowered.ops,
                 preserve_fds=request.preserve_fds,
@@ -258,7 +281,9 @@ class _Creation:
                 fail_op=request.fail_op,
                 fail_errno=request.fail_errno,
             )
+            self._phase("plan encoded and sent")
             child.converse(self._answer)
+            self._phase("init process ready, state and pid file written")
         finally:
             child.channel.close()
             for socket in (self.console, self.pidfd_socket):
@@ -268,7 +293,10 @@ class _Creation:
             self.log.warning(text)
         self.undo.forget()
         master, self.master = self.master, -1
-        return Created(self.state, child.take_pidfd(), master, child.trace)
+        if self.log.debugging:
+            for (_, start), (name, end) in zip(self.phases, self.phases[1:], strict=False):
+                self.log.debug(f"{name}: {(end - start) // 1000} us")
+        return Created(self.state, child.take_pidfd(), master, child.trace, self.phases)
 
     def _first_state(self) -> State:
         linux = self.config.get("linux") or {}
@@ -441,6 +469,7 @@ class _Creation:
             self._run_hooks()
             self.child.channel.go()
         elif point == SYNC_READY:
+            self._phase("mounts, devices, root: done by the init process")
             self.child.ready(self.lowered.process, self.lowered.seccomp, self.runtime.seccomp_cache())
         elif point == SYNC_LISTENER:
             self.child.hand_over(self.lowered.seccomp, message.value2, self._document("creating"))

@@ -262,5 +262,5 @@ int op_exec(struct child *c, const struct plan_op *op)
     if (op->flags & OPF_INIT)
         return stay_as_init(c);
     ret = SYS3(__NR_execve, c->executable, c->argv, c->envp);
-    return failed(c, "execve", c->executable, ret);
+    return explain_execve(c, ret);
 }

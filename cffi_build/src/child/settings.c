@@ -41,8 +41,14 @@ int op_unshare(struct child *c, const struct plan_op *op)
 int op_affinity(struct child *c, const struct plan_op *op)
 {
     unsigned char all[8192 / 8]; /* the kernel takes of it what exists and what the cpuset has */
-    (void)c;
-    (void)op;
+    if (op->args[0] != 0) {
+        const char *mask = op_string(c, op, 0);
+        long ret;
+        if (op->args[0] > sizeof(all) || op->args[0] > plan_room(&c->plan, op, 0))
+            return failed(c, "plan", "CPUs", -EINVAL);
+        ret = SYS3(__NR_sched_setaffinity, 0, op->args[0], mask);
+        return ret < 0 ? failed(c, "sched_setaffinity", NULL, ret) : 0;
+    }
     memset(all, 0xff, sizeof(all));
     /* a mask that shrank meanwhile, or a seccomp profile around us: then it stays as it is */
     SYS3(__NR_sched_setaffinity, 0, sizeof(all), all);
