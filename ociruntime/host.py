@@ -165,8 +165,8 @@ def parse_self_cgroup(data: bytes) -> "dict[str, str]":
 def parse_mountinfo(data: bytes) -> "list[CgroupMount]":
     """The visible cgroup mounts of a mountinfo file, in its order.
 
-    A mount is hidden when another one, which is not one of its ancestors, covers its mount point or a directory above.
-    Only the lines of cgroup mounts and of mounts on directories above them are looked at.
+    A mount is hidden when a path to it ends up in another one.
+    Only the lines of cgroup mounts and of mounts on their directories or above are looked at.
     """
     found: list[tuple[bytes, bytes, bytes, CgroupMount]] = []
     above: set[bytes] = set()
@@ -183,6 +183,7 @@ def parse_mountinfo(data: bytes) -> "list[CgroupMount]":
             names = tuple(options.decode("utf-8", "surrogateescape").split(","))
             mount = CgroupMount(2 if kind == b"cgroup2" else 1, _text(fields[3]), _text(point), names)
             found.append((fields[0], fields[1], point, mount))
+            above.add(point)
             cut = point.rfind(b"/")
             while cut > 0:
                 above.add(point[:cut])
@@ -209,15 +210,22 @@ def _mounts_on(data: bytes, point: bytes, places: "dict[bytes, tuple[bytes, byte
 
 
 def _hidden(ident: bytes, point: bytes, places: "dict[bytes, tuple[bytes, bytes]]") -> bool:
-    ancestors = {ident}
-    parent = places[ident][0]
-    while parent in places and parent not in ancestors:
-        ancestors.add(parent)
-        parent = places[parent][0]
-    return any(
-        other not in ancestors and (point == place or point.startswith(place + b"/"))
-        for other, (_parent, place) in places.items()
-    )
+    """Whether a path to this mount ends up in another one.
+
+    Two mounts on one parent compete at their mount points: the path enters the one that is nearer to the root. What is
+    mounted on a mount's own root covers it.
+    """
+    chain = [ident]
+    while chain[-1] in places and places[chain[-1]][0] not in chain:
+        chain.append(places[chain[-1]][0])
+    for other, (parent, place) in places.items():
+        if other in chain or parent not in chain:
+            continue
+        below = chain[chain.index(parent) - 1] if parent != ident else ident
+        ours = places[below][1]
+        if ours == place or (parent != ident and ours.startswith(place + b"/")):
+            return True
+    return False
 
 
 def _text(field: bytes) -> str:

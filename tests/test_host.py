@@ -176,3 +176,28 @@ def test_usual_v2_layout_needs_no_mountinfo(monkeypatch: pytest.MonkeyPatch) -> 
     texts["/proc/self/cgroup"] = b"0::/elsewhere\n"
     with pytest.raises(KeyError, match="mountinfo"):
         host.probe()
+
+
+def test_a_second_view_over_the_first() -> None:
+    """A tmpfs over the cgroup directory, with mounts of its own: those count, the ones below it do not."""
+    lines = [
+        "20 1 0:5 / / rw - ext4 /dev/vda rw",
+        "31 20 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw",
+        "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu",
+        "33 31 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
+        "40 31 0:50 / /sys/fs/cgroup rw - tmpfs tmpfs rw",
+        "41 40 0:29 /a /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu",
+    ]
+    found = parse_mountinfo("\n".join([*lines, ""]).encode())
+    assert [(mount.root, mount.point) for mount in found] == [("/a", "/sys/fs/cgroup/cpu")]
+
+
+def test_a_mount_on_the_same_directory_covers() -> None:
+    lines = [
+        "31 20 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw",
+        "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu",
+        "33 32 0:40 / /sys/fs/cgroup/cpu rw - tmpfs tmpfs rw",
+        "34 31 0:31 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids",
+    ]
+    found = parse_mountinfo("\n".join([*lines, ""]).encode())
+    assert [mount.point for mount in found] == ["/sys/fs/cgroup/pids"]

@@ -7,50 +7,39 @@
 
 #include <linux/elf.h>
 
-#define HEAD_SIZE 256
-#define MAX_HEADERS 64
+#define HEAD_SIZE 4096 /* what is looked at: linkers put the headers and the name of the loader first */
 #if defined(__x86_64__)
 #define OWN_MACHINE 62
 #elif defined(__aarch64__)
 #define OWN_MACHINE 183
 #endif
 
-static long read_at(int fd, void *to, size_t size, uint64_t offset)
+/* The word after "#!", in head; NULL if there is none. */
+static const char *script_interpreter(char *head, size_t size)
 {
-    return SYS4(__NR_pread64, fd, to, size, offset);
-}
-
-/* The word after "#!". */
-static bool script_interpreter(const char *head, long n, char *name)
-{
-    long at = 2, size = 0;
-    while (at < n && (head[at] == ' ' || head[at] == '\t'))
+    size_t at = 2, end;
+    while (at < size && (head[at] == ' ' || head[at] == '\t'))
         at++;
-    while (at < n && head[at] != ' ' && head[at] != '\t' && head[at] != '\n' && head[at] != '\0')
-        name[size++] = head[at++];
-    name[size] = '\0';
-    return size > 0;
+    for (end = at; end < size && head[end] != ' ' && head[end] != '\t' && head[end] != '\n' && head[end] != '\0';)
+        end++;
+    head[end < size ? end : size] = '\0';
+    return end > at ? head + at : NULL;
 }
 
-/* The text of PT_INTERP of a 64-bit file. */
-static bool elf_interpreter(int fd, const Elf64_Ehdr *elf, char *name)
+/* The text of PT_INTERP of a 64-bit file, in head. */
+static const char *elf_interpreter(char *head, size_t size, const Elf64_Ehdr *elf)
 {
-    if (elf->e_ident[EI_CLASS] != ELFCLASS64 || elf->e_phentsize != sizeof(Elf64_Phdr))
-        return false;
-    for (unsigned int i = 0; i < elf->e_phnum && i < MAX_HEADERS; i++) {
+    if (elf->e_ident[EI_CLASS] != ELFCLASS64 || elf->e_phentsize != sizeof(Elf64_Phdr) || elf->e_phoff > size)
+        return NULL;
+    for (size_t i = 0; i < elf->e_phnum; i++) {
         Elf64_Phdr header;
-        long n = read_at(fd, &header, sizeof(header), elf->e_phoff + i * sizeof(header));
-        if (n != sizeof(header))
-            return false;
-        if (header.p_type != PT_INTERP)
-            continue;
-        n = read_at(fd, name, header.p_filesz < HEAD_SIZE - 1 ? header.p_filesz : HEAD_SIZE - 1, header.p_offset);
-        if (n <= 0)
-            return false;
-        name[n] = '\0';
-        return true;
+        if ((i + 1) * sizeof(header) > size - elf->e_phoff)
+            return NULL;
+        memcpy(&header, head + elf->e_phoff + i * sizeof(header), sizeof(header));
+        if (header.p_type == PT_INTERP)
+            return header.p_offset < size && header.p_filesz < size - header.p_offset ? head + header.p_offset : NULL;
     }
-    return false;
+    return NULL;
 }
 
 /*
@@ -59,30 +48,34 @@ static bool elf_interpreter(int fd, const Elf64_Ehdr *elf, char *name)
  */
 int explain_execve(struct child *c, long error)
 {
-    char head[HEAD_SIZE], name[HEAD_SIZE];
-    bool found = false;
+    char head[HEAD_SIZE + 1];
+    const char *name = NULL;
     long n;
     int fd = (int)sys_openat(AT_FDCWD, c->executable, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0);
 
     failed(c, "execve", c->executable, error);
     if (fd < 0)
         return (int)error;
-    n = read_at(fd, head, sizeof(head), 0);
-    if (n >= 2 && head[0] == '#' && head[1] == '!') {
-        found = error != -ENOEXEC && script_interpreter(head, n, name);
+    n = sys_read(fd, head, HEAD_SIZE);
+    sys_close(fd);
+    if (n < 2)
+        return (int)error;
+    head[n] = '\0';
+    if (head[0] == '#' && head[1] == '!') {
+        name = script_interpreter(head, (size_t)n);
     } else if (n >= (long)sizeof(Elf64_Ehdr) && starts_with(head, "\177ELF")) {
         Elf64_Ehdr elf;
         memcpy(&elf, head, sizeof(elf));
-        /* only our own byte order is looked at: the field of the other one reads as a machine that nobody has */
+        if (elf.e_ident[EI_DATA] == ELFDATA2MSB)
+            elf.e_machine = (Elf64_Half)(elf.e_machine >> 8 | elf.e_machine << 8);
+        else
+            name = elf_interpreter(head, (size_t)n, &elf);
         if (error == -ENOEXEC && elf.e_machine != OWN_MACHINE) {
-            c->value = elf.e_ident[EI_DATA] == ELFDATA2MSB ? (uint64_t)(elf.e_machine >> 8 | (elf.e_machine & 0xff) << 8)
-                                                           : elf.e_machine;
-            failed(c, "machine", c->executable, error);
+            c->value = elf.e_machine;
+            return failed(c, "machine", c->executable, error);
         }
-        found = error != -ENOEXEC && elf_interpreter(fd, &elf, name);
     }
-    sys_close(fd);
-    if (found) {
+    if (name != NULL && error != -ENOEXEC) {
         size_t at = length(name) + 1;
         failed(c, "interpreter", name, error);
         at = at < sizeof(c->detail) ? at : sizeof(c->detail) - 1;
