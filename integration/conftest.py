@@ -72,6 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
         wish = config.getoption("--hide-cgroup2")
         if wish == "always" or (wish == "auto" and version.startswith(b"crun ") and host.v2_controllers()):
             host.hide_v2()
+        leak_tools.sweep()
         leak_tools.make_prefixes()
         _private.append(path)
 

@@ -262,8 +262,11 @@ def test_unwritable_log(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize("options", [["--rootless", "auto"], ["--rootless", "false"], ["--rootless=true"],
                                      ["--criu", "/usr/sbin/criu"], ["--cgroup-manager", "cgroupfs"]])  # fmt: skip
-def test_accepted_options(container: Container, options: list[str]) -> None:
+def test_accepted_options(
+    container: Container, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Options that engines send are accepted [G6, G7, G8]."""
+    monkeypatch.chdir(tmp_path)  # crun 1.8 takes the word behind --rootless for a state root
     container.create(options=options)
     container.command("delete", "--force", options=options).ok()
 

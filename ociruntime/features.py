@@ -11,6 +11,7 @@ NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 
 # Annotations of config.json that change what the runtime does; a trailing dot is a prefix.
 UNSAFE_ANNOTATIONS = (
+    "org.ociruntime.init",
     "run.oci.hooks.stderr",
     "run.oci.hooks.stdout",
     "run.oci.keep_original_groups",

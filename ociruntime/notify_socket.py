@@ -132,7 +132,7 @@ class Proxy:
         try:
             self._outside.send(line + b"\n")
             self._outside.send(b"MAINPID=%d\n" % main_pid)
-            self._barrier(pidfd, log)
+            self._barrier(log)
         except OSError as error:
             log.warning(f"NOTIFY_SOCKET: cannot tell that the container is ready: {error}, ignoring")
 
@@ -152,7 +152,7 @@ class Proxy:
             if ended:
                 return b""
 
-    def _barrier(self, pidfd: int, log: "Log") -> None:
+    def _barrier(self, log: "Log") -> None:
         """Stay until the service manager has read all of that, at most 30 s: before, it knows us as the main process."""
         from _socket import SCM_RIGHTS, SOL_SOCKET
         from _struct import pack

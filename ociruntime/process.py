@@ -57,6 +57,7 @@ RLIMITS = {
 }
 
 KEEP_GROUPS_ANNOTATION = "run.oci.keep_original_groups"
+INIT_ANNOTATION = "org.ociruntime.init"
 
 
 class Process:
@@ -115,7 +116,7 @@ def lower(
         result = Process()
         result.execute.append(plan.op("exec", "/process", flags=plan.NO_PROCESS))
         return result
-    return lower_process(
+    result = lower_process(
         process,
         config,
         host,
@@ -124,6 +125,14 @@ def lower(
         apparmor=apparmor,
         selinux=selinux,
     )
+    if wants_init(config):
+        result.execute[-1].flags |= plan.INIT
+    return result
+
+
+def wants_init(config: "dict[str, Any]") -> bool:
+    """Whether an annotation asks for an init beside the program: PID 1 passes signals on, reaps orphans, ends with it."""
+    return (config.get("annotations") or {}).get(INIT_ANNOTATION) in ("1", "true")
 
 
 def lower_process(

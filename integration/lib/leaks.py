@@ -163,6 +163,16 @@ def make_prefixes() -> None:
         Path(top, CGROUP_PREFIX).mkdir(parents=True, exist_ok=True)
 
 
+def sweep() -> None:
+    """Remove the empty cgroups of sessions that were killed."""
+    for top in hierarchies():
+        for session in Path(top, CGROUP_PREFIX).parent.glob("it*x"):
+            if not Path("/proc", session.name[2:-1]).exists():
+                for directory, _, _ in os.walk(session, topdown=False):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(directory)
+
+
 def remove_prefixes(token: str) -> list[str]:
     """Remove our cgroups and, if nobody else uses it, the common parent. Returns what could not be removed."""
     for path in reversed(cgroups_with(token)):

@@ -148,6 +148,18 @@ class Context:
             log=log or self.log,
         )
 
+    def listen_fds(self) -> "tuple[int, str]":
+        """(number, names) of the sockets that the caller's service manager has passed, for create and run (row P7)."""
+        if self.verb not in ("create", "run") or b"LISTEN_FDS" not in posix.environ:
+            return 0, ""
+        from ociruntime.listen_fds import passed
+
+        return passed(posix.environ, posix.getpid())
+
+    def notify_socket(self) -> str:
+        """The caller's NOTIFY_SOCKET, "" if there is none (row P8)."""
+        return posix.environ.get(b"NOTIFY_SOCKET", b"").decode("utf-8", "surrogateescape")
+
     def output(self, text: str) -> int:
         """Write a command's result to stdout; return the exit status 0. Raises StepError (a full disk, say)."""
         try:

@@ -30,8 +30,24 @@ def _open_standard_fds() -> None:
 
 
 def _missing_fd(count: int) -> int:
-    """Return the first of the descriptors 3 .. 3+count-1 that is not open, or -1."""
+    """Return the first of the descriptors 3 .. 3+count-1 that the caller has not passed, or -1.
+
+    The launcher lists them before anything else: later nobody could tell them from our own.
+    """
+    if not count:
+        return -1
+    listed: tuple[int, ...] | None = None
+    try:
+        import _ociruntime_launcher
+    except ImportError:
+        pass
+    else:
+        listed = _ociruntime_launcher.inherited_fds
     for fd in range(_STD_OPEN, _STD_OPEN + count):
+        if listed is not None:
+            if fd not in listed:
+                return fd
+            continue
         try:
             posix.fstat(fd)
         except OSError:
@@ -101,9 +117,9 @@ def _run(argv: "list[str]", context: Context) -> int:
                 from ociruntime.cli.help import text_for
 
                 return context.output(text_for(verb))
-            if command[2]:
+            if command[1][:2] == "ID":
                 context.container_id = arguments[0]
-            missing = _missing_fd(own_options.number("preserve-fds"))
+            missing = _missing_fd(context.listen_fds()[0] + own_options.number("preserve-fds"))
     context.log.configure(
         path=options.text("log"),
         form=options.text("log-format") or "text",
@@ -113,7 +129,8 @@ def _run(argv: "list[str]", context: Context) -> int:
     if failure is not None:
         raise failure
     if missing >= 0:
-        raise OCIError(f"--preserve-fds: file descriptor {missing} is not open", hint="its count starts at 3")
+        option = "LISTEN_FDS" if missing < _STD_OPEN + context.listen_fds()[0] else "--preserve-fds"
+        raise OCIError(f"{option}: file descriptor {missing} is not open", hint="its count starts at 3")
     context.check_options()
     module = __import__(f"ociruntime.cli.commands.{verb}", None, None, ("run",))
     status: int = module.run(own_options, arguments, context)

@@ -40,6 +40,13 @@ _CREATE: "tuple[Flag, ...]" = (
 )
 
 COMMANDS: "dict[str, Command]" = {
+    "completion": (
+        "print a completion script for a shell", "SHELL", 1, 1, True, (),
+        (
+            "Prints a script that completes commands, options, files and the IDs of containers. SHELL is bash, zsh or "
+            "fish. For bash: source <(ociruntime completion bash)."
+        ),
+    ),
     "create": (
         "create a container", "ID", 1, 1, True,
         (*_CREATE, ("detach", "d", "bool", "", ""), ("no-subreaper", "", "bool", "", "")),
@@ -150,6 +157,14 @@ COMMANDS: "dict[str, Command]" = {
         (
             "Prints the state of the OCI runtime specification as JSON, with the keys rootfs, created and owner added. "
             "The status is creating, created, running, paused or stopped."
+        ),
+    ),
+    "wait": (
+        "wait for the end of a container", "ID", 1, 1, True, (),
+        (
+            "Waits until the init process of the container has ended and prints its exit status: the program's exit code, "
+            "or 128 + N if signal N ended it. The status is kept until 'delete'. Whoever waits only after the end of the "
+            "container may be told that the status is unknown: it belongs to the process that called 'create'."
         ),
     ),
 }  # fmt: skip

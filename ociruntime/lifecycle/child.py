@@ -31,14 +31,15 @@ class Child:
     """One process on its way into a container.
 
     pid, pidfd: as the caller sees it; the pidfd is ours until somebody takes it. ops: its plan. trace: (op, start ns,
-    end ns) if asked for. cgroup: to tell whether want of memory killed it.
+    end ns) if asked for. cgroup: to tell whether want of memory killed it. what: its name in messages.
     """
 
-    __slots__ = ("cgroup", "channel", "log", "ops", "pid", "pidfd", "sources", "trace")
+    __slots__ = ("cgroup", "channel", "log", "ops", "pid", "pidfd", "sources", "trace", "what")
 
-    def __init__(self, log: "Log", cgroup: "Cgroup | None" = None) -> None:
+    def __init__(self, log: "Log", cgroup: "Cgroup | None" = None, what: str = "init process") -> None:
         self.log = log
         self.cgroup = cgroup
+        self.what = what
         self.channel = Channel()
         self.pid = 0
         self.pidfd = -1
@@ -226,6 +227,10 @@ class Child:
                     reason, step="exec", pointer=op.pointer, path=path, errno=0 if message.errno == 2 else message.errno
                 )
             return StepError("cannot execute", step="exec", pointer=op.pointer, path=path, errno=message.errno)
+        if op.kind == "exec" and message.call in ("execve", "interpreter", "machine"):
+            from ociruntime.lifecycle import program
+
+            return program.failure(message, f"{op.pointer}/0")
         if op.kind == "mount" and message.errno == 19:  # ENODEV
             hint = "this kernel does not know the file system type"
         elif op.kind == "device" and message.call == "existing node":
@@ -264,7 +269,7 @@ class Child:
             return StepError(
                 "container init was OOM-killed (memory limit too low?)", pointer="/linux/resources/memory/limit"
             )
-        return StepError(f"the init process died{outcome}", step="init")
+        return StepError(f"the {self.what} died{outcome}", step="init")
 
 
 def _kill_and_reap(pid: int, pidfd: int) -> "tuple[int, int]":

@@ -41,7 +41,9 @@ MINIMUM_KERNEL = (5, 12)
 class CreateRequest:
     """What create is asked for. bundle: absolute path. config_file: "" means config.json of the bundle.
 
-    pid_file: path or "". preserve_fds: how many fds from 3 on go to the container. trace: collect the time of each op.
+    pid_file: path or "". preserve_fds: how many fds from 3 on go to the container; the first listen_fds of them are
+    sockets of the caller's service manager, listen_names their names. notify_socket: the caller has one (notify_socket).
+    trace: collect the time of each op.
     detach: nobody stays to hold a terminal. console_socket, pidfd_socket: paths or "".
     fail_op, fail_errno: fault injection for tests, see shim.encode.
     """
@@ -54,8 +56,11 @@ class CreateRequest:
         "detach",
         "fail_errno",
         "fail_op",
+        "listen_fds",
+        "listen_names",
         "no_new_keyring",
         "no_pivot",
+        "notify_socket",
         "pid_file",
         "pidfd_socket",
         "preserve_fds",
@@ -75,6 +80,9 @@ class CreateRequest:
         detach: bool = True,
         console_socket: str = "",
         pidfd_socket: str = "",
+        listen_fds: int = 0,
+        listen_names: str = "",
+        notify_socket: str = "",
         trace: bool = False,
         fail_op: int = -1,
         fail_errno: int = 5,
@@ -89,9 +97,19 @@ class CreateRequest:
         self.detach = detach
         self.console_socket = console_socket
         self.pidfd_socket = pidfd_socket
+        self.listen_fds = listen_fds
+        self.listen_names = listen_names
+        self.notify_socket = notify_socket
         self.trace = trace
         self.fail_op = fail_op
         self.fail_errno = fail_errno
+
+    def add_activation(self, preserve_fds: int, listen_fds: int, listen_names: str, notify_socket: str) -> None:
+        """What a service manager has passed: listen_fds sockets from fd 3 on, before the preserve_fds others."""
+        self.preserve_fds = listen_fds + preserve_fds
+        self.listen_fds = listen_fds
+        self.listen_names = listen_names
+        self.notify_socket = notify_socket
 
 
 class Created:
@@ -242,6 +260,8 @@ class _Creation:
         self.directory.save_config(data)
         self.directory.save(self.state)
         self._make_fifo()
+        if request.notify_socket:
+            self._offer_notify_socket()
         self._phase("host facts, state directory, state written")
         self.undo.add("the cgroup", self._remove_cgroup)
         cgroup.create()
@@ -255,6 +275,12 @@ class _Creation:
             self._phase("init process cloned, its executable running")
             if self.extras is not None:
                 self.extras.attach(child.pid)
+            if request.listen_fds and self.config.get("process") is not None:
+                from ociruntime import listen_fds
+
+                self.config = listen_fds.with_variables(
+                    self.config, request.listen_fds, request.listen_names, self._pid_inside()
+                )
             self.lowered = lowering.lower(
                 self.config,
                 self.facts,
@@ -316,11 +342,24 @@ class _Creation:
             annotations=self.config.get("annotations") or {},
             hooks=hooks.later(self.config),
             startable=self.config.get("process") is not None,
+            no_new_keyring=self.request.no_new_keyring,
         )
 
     def _make_fifo(self) -> None:
         uid, gid = self.spaces.container_root()
         self.directory.make_fifo(posix.geteuid() if uid is None else uid, posix.getegid() if gid is None else gid)
+
+    def _offer_notify_socket(self) -> None:
+        from ociruntime import notify_socket
+
+        if not self.spaces.new("mount"):
+            self.log.warning("NOTIFY_SOCKET: the container has no mount namespace of its own, ignoring")
+            return
+        try:
+            notify_socket.prepare(self.directory.fd)
+        except OSError as error:
+            raise from_oserror(error, "cannot make the directory of the notify socket", step="state") from None
+        self.config = notify_socket.with_socket(self.config, self.directory.path)
 
     # -- the init process
 
@@ -452,13 +491,17 @@ class _Creation:
         """The state for hooks in the container's namespaces, at create and at start: with the pid as it is in there."""
         if not self.config.get("hooks"):
             return "", ""
-        pid = 1 if self.spaces.new("pid") else self.child.pid
+        pid = self._pid_inside()
+        document = self.state.hook_document
+        return dumps(document("creating", pid)), dumps(document("created", pid))
+
+    def _pid_inside(self) -> int:
+        """The PID of the init process as it sees itself."""
         if self.spaces.joined("pid"):
             for line in status.read_file(f"/proc/{self.child.pid}/status").split(b"\n"):
                 if line.startswith(b"NSpid:"):
-                    pid = int(line.split()[-1])
-        document = self.state.hook_document
-        return dumps(document("creating", pid)), dumps(document("created", pid))
+                    return int(line.split()[-1])
+        return 1 if self.spaces.new("pid") else self.child.pid
 
     # -- the conversation
 

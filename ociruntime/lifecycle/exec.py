@@ -9,6 +9,7 @@ from errno import EBUSY, ENOENT, EOPNOTSUPP
 
 from ociruntime import capabilities, host, process
 from ociruntime.cgroups import manager
+from ociruntime.cgroups.files import exists
 from ociruntime.errors import ConfigError, OCIError, StateError, StepError, from_oserror
 from ociruntime.lifecycle.child import Child
 from ociruntime.lifecycle.lower import scheduling_ops
@@ -20,6 +21,7 @@ from ociruntime.state import pidfile, status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ociruntime.cgroups.cgroup import Cgroup
@@ -175,10 +177,10 @@ class Executed:
         self.master = master
 
 
-def execute(runtime: "Runtime", request: ExecRequest) -> Executed:
-    """Start a process in a container.
+def execute(runtime: "Runtime", request: ExecRequest, ready: "Callable[[], None] | None" = None) -> Executed:
+    """Start a process in a container. ready: called when everything is done but execve.
 
-    Raises StateError unless it runs, ConfigError, StepError: nothing is left then.
+    Raises StateError unless the container runs, ConfigError, StepError: nothing is left then.
     """
     from ociruntime.config import load
 
@@ -189,7 +191,7 @@ def execute(runtime: "Runtime", request: ExecRequest) -> Executed:
         data = directory.load_config()
         where = f"{directory.path}/config.json"
     config: Any = load.parse(data, where)
-    return _Execution(runtime, request, state, config, pid).run()
+    return _Execution(runtime, request, state, config, pid, ready).run()
 
 
 def _check_status(request: ExecRequest, actual: str) -> None:
@@ -224,6 +226,7 @@ class _Execution:
         "pid_file",
         "pidfd_socket",
         "process",
+        "ready",
         "request",
         "runtime",
         "state",
@@ -231,8 +234,15 @@ class _Execution:
     )
 
     def __init__(
-        self, runtime: "Runtime", request: ExecRequest, state: "State", config: "dict[str, Any]", init_pid: int
+        self,
+        runtime: "Runtime",
+        request: ExecRequest,
+        state: "State",
+        config: "dict[str, Any]",
+        init_pid: int,
+        ready: "Callable[[], None] | None",
     ) -> None:
+        self.ready = ready
         self.runtime = runtime
         self.log = runtime.log
         self.request = request
@@ -269,7 +279,7 @@ class _Execution:
             tell(f"{pointer}: {text}")
         terminal = self.process.get("terminal") is True
         check_console(terminal, request.detach, request.console_socket)
-        self.child = child = Child(self.log, self.cgroup)
+        self.child = child = Child(self.log, what="exec process")
         try:
             if request.console_socket:
                 self.console = FdSocket("--console-socket", request.console_socket, self.state.bundle)
@@ -279,12 +289,14 @@ class _Execution:
             child.send_plan(self._ops(terminal), preserve_fds=request.preserve_fds)
             child.converse(self._answer)
             child.until_exec()
-        except BaseException:
+        except BaseException as error:
             child.kill()
             if self.master >= 0:
                 posix.close(self.master)
             if self.pid_file:
                 posix.unlink(self.pid_file)
+            if isinstance(error, StepError) and not self._alive():
+                raise self._gone() from error
             raise
         finally:
             child.channel.close()
@@ -305,13 +317,16 @@ class _Execution:
         except ProcessLookupError:
             raise self._gone() from None
         try:
-            if not status.alive(self.init_pid, self.state.start_time, self.state.boot_id):
+            if not self._alive():
                 raise self._gone()
             self._clone_into_cgroup()
             self.child.channel.send_boot(joins=[(flags, pidfd)] if flags else [], intermediate=True)
             self.child.await_init(self._boot_error)
         finally:
             posix.close(pidfd)
+
+    def _alive(self) -> bool:
+        return status.alive(self.init_pid, self.state.start_time, self.state.boot_id)
 
     def _gone(self) -> StateError:
         return StateError(
@@ -351,7 +366,7 @@ class _Execution:
         if not own:
             return []
         for controller, path in self.request.cgroups:
-            if controller == "":
+            if controller == "" and (self.cgroup.mode == "v2" or exists(below(own, path, must_exist=False))):
                 return [below(own, path)]
         if self.cgroup.mode != "v2":
             return [own]
@@ -364,18 +379,39 @@ class _Execution:
         return [own]
 
     def _joins(self) -> "list[Op]":
-        """v1: the files through which the exec process joins by itself."""
+        """v1: the files through which the exec process joins by itself; a path without controllers is for all."""
         chosen = {controller: path for controller, path in self.request.cgroups if controller}
-        ops = []
-        for source in self.cgroup.join_sources():
-            directory = source.path.rpartition("/")[0]
-            for controller, path in chosen.items():
-                if self.cgroup.paths.get(controller) == directory:
-                    source = FdSource("write", below(directory, path) + "/tasks")
-            ops.append(op("cgroup_join", fd=source))
+        everywhere = [path for controller, path in self.request.cgroups if not controller]
         for controller in chosen:
             if controller not in self.cgroup.paths:
                 raise ConfigError(f"--cgroup: the container has no cgroup of controller '{controller}'")
+        ops = []
+        for source in self.cgroup.join_sources():
+            directory = source.path.rpartition("/")[0]
+            paths = everywhere + [
+                path for controller, path in chosen.items() if self.cgroup.paths[controller] == directory
+            ]
+            if paths:
+                source = FdSource("write", below(directory, paths[-1]) + "/tasks")
+            ops.append(op("cgroup_join", fd=source))
+        return ops
+
+    def _affinity(self, joins: "list[Op]") -> "list[Op]":
+        """The way into the cgroups, with the CPUs that execCPUAffinity gives before it and after it.
+
+        Without it the caller's CPUs are forgotten. On v2 the process is born in its cgroup: nothing is before.
+        """
+        if self.process.get("execCPUAffinity") is None:
+            return [*joins, op("affinity")]
+        from ociruntime import scheduling
+
+        at = f"{self.request.at}/execCPUAffinity"
+        initial, final = scheduling.cpu_affinity(self.process, self.request.at)
+        ops = list(joins)
+        if initial and joins:
+            ops.insert(0, op("affinity", f"{at}/initial", strings=(initial,), args=(len(initial),)))
+        if final:
+            ops.append(op("affinity", f"{at}/final", strings=(final,), args=(len(final),)))
         return ops
 
     def _boot_error(self, message: "Message") -> OCIError:
@@ -390,11 +426,11 @@ class _Execution:
     def _ops(self, terminal: bool) -> "list[Op]":
         """The plan of an exec process: no mounts, no hooks, no waiting."""
         who, at = self.who, self.request.at
-        ops = self._joins()
-        ops.append(op("affinity"))
+        ops = self._affinity(self._joins())
         ops += who.early
         ops.append(op("setsid"))
-        ops.append(op("keyring", strings=(f"_ses.{self.request.container_id}",)))
+        if not self.state.no_new_keyring:
+            ops.append(op("keyring", strings=(f"_ses.{self.request.container_id}",)))
         root = "/" if "mount" in self.state.namespaces else self.state.rootfs
         ops.append(op("rootfs", strings=(root,), flags=NO_BIND | NO_PROCFS))
         ops.append(op("chroot", strings=(root,)))
@@ -405,7 +441,7 @@ class _Execution:
         ops += who.umask
         ops += who.apparmor
         ops += who.no_new_privs
-        ops += scheduling_ops(self.process, self.config)
+        ops += scheduling_ops(self.process, self.config, at)
         ops.append(op("sync", args=(SYNC_READY,)))
         ops += who.selinux
         ops += who.directory
@@ -422,6 +458,10 @@ class _Execution:
     def _answer(self, message: "Message") -> bool:
         point, child, request = message.value, self.child, self.request
         if point == SYNC_READY:
+            if self.state.intel_rdt:
+                from ociruntime import intel_rdt
+
+                intel_rdt.join(self.state.intel_rdt, child.pid)
             child.ready(self.who, self.filters, self.runtime.seccomp_cache())
         elif point == SYNC_CONSOLE:
             self.master = message.fds[0]
@@ -434,6 +474,8 @@ class _Execution:
             document = self.state.hook_document(status.RUNNING, self.init_pid)
             child.hand_over(self.filters, message.value2, document)
         elif point == SYNC_CREATED:
+            if self.ready is not None:
+                self.ready()
             if self.pidfd_socket is not None:
                 self.pidfd_socket.send(b"setns", child.pidfd)
             if request.pid_file:
@@ -446,7 +488,7 @@ class _Execution:
         return False
 
 
-def below(directory: str, path: str) -> str:
+def below(directory: str, path: str, *, must_exist: bool = True) -> str:
     """A cgroup below the container's: whole components are compared, so neither ".." nor a longer name gets out."""
     parts: list[str] = []
     for part in path.split("/"):
@@ -455,10 +497,8 @@ def below(directory: str, path: str) -> str:
         if part not in ("", "."):
             parts.append(part)
     found = "/".join([directory, *parts])
-    try:
-        posix.stat(found)
-    except OSError as error:
-        raise from_oserror(error, "--cgroup: no such cgroup in the container", step="cgroup") from None
+    if must_exist and not exists(found):
+        raise StepError("--cgroup: no such cgroup in the container", step="cgroup", errno=ENOENT, path=found)
     return found
 
 

@@ -18,27 +18,53 @@ FAILED = 255
 
 
 class Signals:
-    """All signals blocked, so that those that arrive are taken one by one; a context manager."""
+    """All signals blocked, so that those that arrive are taken one by one; a context manager.
 
-    __slots__ = ("_old", "all")
+    later: not before block() is called; until then a signal ends the caller, as if nothing were going on.
+    """
+
+    __slots__ = ("_later", "_old", "all")
+
+    def __init__(self, *, later: bool = False) -> None:
+        self.all: set[int] = set()
+        self._later = later
+        self._old: set[int] | None = None
 
     def __enter__(self) -> "Self":
-        from _signal import SIG_BLOCK, pthread_sigmask, valid_signals
-
-        self.all: set[int] = valid_signals()
-        self._old = pthread_sigmask(SIG_BLOCK, self.all)
+        if not self._later:
+            self.block()
         return self
+
+    def block(self) -> None:
+        from _signal import SIG_BLOCK, SIG_DFL, pthread_sigmask, signal, valid_signals
+
+        try:
+            # A caller that ignores it would have us told nothing of our children, not even their status.
+            signal(SIGCHLD, SIG_DFL)
+        except ValueError:
+            pass  # not the main thread: left to the program that we are part of
+        self.all = valid_signals()
+        self._old = pthread_sigmask(SIG_BLOCK, self.all)  # type: ignore[assignment]
 
     def __exit__(
         self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
     ) -> None:
-        from _signal import SIG_SETMASK, pthread_sigmask
+        from _signal import SIG_SETMASK, pthread_sigmask, sigtimedwait
 
+        if self._old is None:
+            return
+        # Those that came for a process that had ended by then must not end us now, before its status is told.
+        while sigtimedwait(self.all, 0) is not None:
+            pass
         pthread_sigmask(SIG_SETMASK, self._old)
+        self._old = None
 
 
 def wait(pid: int, pidfd: int, master: int, signals: Signals) -> int:
-    """Wait for a child of ours: its exit status, 128 + signal. master: of its terminal, relayed meanwhile; -1: none."""
+    """Wait for a child of ours: its exit status, 128 + signal. master: of its terminal, relayed meanwhile; -1: none.
+
+    signals: blocked by now.
+    """
     if master >= 0:
         forward = 0
         for signal in signals.all:
@@ -49,7 +75,7 @@ def wait(pid: int, pidfd: int, master: int, signals: Signals) -> int:
 
 
 def host_terminal() -> int:
-    """The caller's terminal: the first of stderr, stdout, stdin that is one; -1 if none is."""
+    """The caller's terminal, whose size is followed: the first of stderr, stdout, stdin that is one; -1 if none is."""
     for fd in (2, 1, 0):
         if posix.isatty(fd):
             return fd

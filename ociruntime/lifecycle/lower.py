@@ -77,8 +77,8 @@ def _open_inside(ops: "list[Op]") -> "list[Op]":
     return ops
 
 
-def scheduling_ops(process: "dict[str, Any] | None", config: "dict[str, Any]") -> "list[Op]":
-    """What few configs ask for: the room is loaded for them only."""
+def scheduling_ops(process: "dict[str, Any] | None", config: "dict[str, Any]", at: str = "/process") -> "list[Op]":
+    """What few configs ask for: the room is loaded for them only. at: JSON pointer of process."""
     program = process or {}
     linux = config.get("linux") or {}
     asked = ((program, ("scheduler", "ioPriority", "execCPUAffinity")), (linux, ("personality", "memoryPolicy")))
@@ -87,7 +87,7 @@ def scheduling_ops(process: "dict[str, Any] | None", config: "dict[str, Any]") -
             if section.get(key) is not None:
                 from ociruntime import scheduling
 
-                return scheduling.lower(process, config)
+                return scheduling.lower(process, config, at)
     return []
 
 

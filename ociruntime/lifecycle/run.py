@@ -18,14 +18,14 @@ def run(runtime: "Runtime", request: "create.CreateRequest", *, keep: bool, subr
     if request.detach:
         created = create.create(runtime, request)
         posix.close(created.pidfd)
-        _start(runtime, request.container_id)
+        _start(runtime, request)
         return 0
     if subreaper:
         calls.set_subreaper(True)
     with foreground.Signals() as signals:
         created = create.create(runtime, request)
         try:
-            _start(runtime, request.container_id)
+            _start(runtime, request)
             code = foreground.wait(created.pid, created.pidfd, created.master, signals)
         finally:
             posix.close(created.pidfd)
@@ -33,12 +33,17 @@ def run(runtime: "Runtime", request: "create.CreateRequest", *, keep: bool, subr
                 posix.close(created.master)
         if not keep:
             delete.delete(runtime, request.container_id, force=True)
+        else:
+            from ociruntime.lifecycle import wait
+
+            wait.remember(runtime, created.state, code)
         return code
 
 
-def _start(runtime: "Runtime", container_id: str) -> None:
+def _start(runtime: "Runtime", request: "create.CreateRequest") -> None:
+    container_id = request.container_id
     try:
-        start.start(runtime, container_id)
+        start.start(runtime, container_id, notify_socket=request.notify_socket, foreground=not request.detach)
     except BaseException:
         delete.delete(runtime, container_id, force=True)
         raise

@@ -61,11 +61,16 @@ class Runtime:
         console_socket: "str | None" = None,
         pidfd_socket: "str | None" = None,
         config_file: "str | None" = None,
+        listen_fds: int = 0,
+        listen_names: str = "",
+        notify_socket: str = "",
     ) -> int:
         """Create a container from a bundle directory; its process waits for start(). Returns the pid.
 
-        pid_file: gets the pid in decimal, without a newline. preserve_fds: fds 3.. that go to the container.
-        config_file: instead of the bundle's config.json.
+        pid_file: gets the pid in decimal, without a newline. config_file: instead of the bundle's config.json.
+        The fds 3.. go to the container: listen_fds sockets, which it is told of as man sd_listen_fds(3) says
+        (listen_names: their names, with colons between), then preserve_fds others.
+        notify_socket: the service manager's, see start(); here it only matters that there is one.
         Raises ConfigError, UnsupportedError, ExistsError, StepError, HookError: nothing is left behind then.
         Source: runtime-spec runtime.md, "Create".
         """
@@ -82,15 +87,20 @@ class Runtime:
             pidfd_socket,
             config_file,
         )
+        request.add_activation(preserve_fds, listen_fds, listen_names, notify_socket)
         created = create.create(self, request)
         posix.close(created.pidfd)
         return created.pid
 
-    def start(self, container_id: str) -> None:
-        """Run the program of a created container. Source: runtime-spec runtime.md, "Start"."""
+    def start(self, container_id: str, *, notify_socket: str = "") -> None:
+        """Run the program of a created container. Source: runtime-spec runtime.md, "Start".
+
+        notify_socket: a socket as in man sd_notify(3), the value of NOTIFY_SOCKET. Then start returns when the program
+        has said through its own NOTIFY_SOCKET that it is ready, and that has been passed on; or when it is dead.
+        """
         from ociruntime.lifecycle import start
 
-        start.start(self, container_id)
+        start.start(self, container_id, notify_socket=notify_socket)
 
     def run(
         self,
@@ -107,6 +117,9 @@ class Runtime:
         console_socket: "str | None" = None,
         pidfd_socket: "str | None" = None,
         config_file: "str | None" = None,
+        listen_fds: int = 0,
+        listen_names: str = "",
+        notify_socket: str = "",
     ) -> int:
         """create() and start(); unless detach, wait for the program and delete the container (unless keep).
 
@@ -126,6 +139,7 @@ class Runtime:
             pidfd_socket,
             config_file,
         )
+        request.add_activation(preserve_fds, listen_fds, listen_names, notify_socket)
         request.detach = detach
         return run.run(self, request, keep=keep, subreaper=not no_subreaper)
 
@@ -139,8 +153,9 @@ class Runtime:
         if request.detach:
             posix.close(executing.execute(self, request).pidfd)
             return 0
-        with foreground.Signals() as signals:
-            done = executing.execute(self, request)
+        # Blocked just before the process runs: until then the caller may still give up by any signal.
+        with foreground.Signals(later=True) as signals:
+            done = executing.execute(self, request, signals.block)
             try:
                 return foreground.wait(done.pid, done.pidfd, done.master, signals)
             finally:
@@ -167,6 +182,25 @@ class Runtime:
         state = self.states.load(container_id)
         cgroup = manager.from_state(state.cgroup)
         return cgroup.pids() if cgroup.exists() else []
+
+    def wait(self, container_id: str) -> int:
+        """Wait until the container's init process ends: its exit status, 128 + signal if one ended it.
+
+        Anybody may wait, not only its parent; the zombie stays its parent's. Raises StateError "unknown" when the
+        process was gone before anybody waited.
+        """
+        from ociruntime.lifecycle import wait
+
+        return wait.wait(self, container_id)
+
+    def pidfd(self, container_id: str) -> int:
+        """A pidfd of the container's init process, the caller's to close; it is readable once the process has ended.
+
+        For event loops: loop.add_reader(fd, ...), then wait(), which returns at once.
+        """
+        from ociruntime.lifecycle import wait
+
+        return wait.pidfd(self, container_id)
 
     def kill(self, container_id: str, signal: int = 15, *, all: bool = False) -> None:
         """Send a signal to the container's process (all: to every process). Source: runtime-spec runtime.md, "Kill"."""

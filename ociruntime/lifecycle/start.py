@@ -17,6 +17,8 @@ from ociruntime.state import status
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ociruntime.lifecycle.runtime import Runtime
+    from ociruntime.log import Log
+    from ociruntime.notify_socket import Proxy
     from ociruntime.state.model import State
     from ociruntime.state.store import StateDir
 
@@ -29,8 +31,12 @@ _REFUSED = {
 _DEAD = "cannot start a container: container process is already dead"
 
 
-def start(runtime: "Runtime", container_id: str) -> None:
-    """Run the container's program. Raises StateError unless it is created; HookError, StepError when it cannot run."""
+def start(runtime: "Runtime", container_id: str, *, notify_socket: str = "", foreground: bool = False) -> None:
+    """Run the container's program. Raises StateError unless it is created; HookError, StepError when it cannot run.
+
+    notify_socket: that of the caller's service manager. Then start ends when the program says that it is ready (or is
+    dead); in the foreground a thread tells the service manager, whose main process is us and not the container's.
+    """
     with runtime.states.open(container_id) as directory:
         directory.lock()
         state = directory.load()
@@ -39,13 +45,67 @@ def start(runtime: "Runtime", container_id: str) -> None:
             raise StateError(_REFUSED[actual], container_id=container_id, expected=(status.CREATED,), actual=actual)
         if not state.startable:
             raise StateError("the config has no process to start", container_id=container_id, actual=actual)
+        notify = _notify(runtime, directory, pid, notify_socket) if notify_socket else None
         try:
-            _release(state, directory, pid)
-        except HookError:
-            _destroy(runtime, container_id, directory)
+            try:
+                _release(state, directory, pid)
+            except HookError:
+                _destroy(runtime, container_id, directory)
+                raise
+            if state.hooks:
+                _poststart(runtime, state, directory, pid)
+        except BaseException:
+            if notify is not None:
+                notify.close()
             raise
-        if state.hooks:
-            _poststart(runtime, state, directory, pid)
+    if notify is not None:
+        if foreground:
+            from _thread import start_new_thread
+
+            start_new_thread(notify.run, (posix.getpid(),))
+        else:
+            notify.run(pid)
+
+
+def _notify(runtime: "Runtime", directory: "StateDir", pid: int, service: str) -> "_Notify | None":
+    """The proxy of the caller's NOTIFY_SOCKET, listening; None for a container that was created without."""
+    from ociruntime import notify_socket
+
+    if not notify_socket.prepared(directory.fd):
+        runtime.log.warning("NOTIFY_SOCKET was not set when the container was created, ignoring")
+        return None
+    try:
+        pidfd = posix.pidfd_open(pid)
+    except ProcessLookupError:
+        return None  # the next step reports it
+    try:
+        return _Notify(notify_socket.Proxy(directory.fd, service), pidfd, runtime.log)
+    except BaseException:
+        posix.close(pidfd)
+        raise
+
+
+class _Notify:
+    """A proxy, the process it is for (pidfd: ours), and where its warnings go."""
+
+    __slots__ = ("log", "pidfd", "proxy")
+
+    def __init__(self, proxy: "Proxy", pidfd: int, log: "Log") -> None:
+        self.proxy = proxy
+        self.pidfd = pidfd
+        self.log = log
+
+    def run(self, main_pid: int) -> None:
+        """Until the program is ready or dead. main_pid: whom the service manager is to watch."""
+        try:
+            self.proxy.relay(self.pidfd, main_pid, self.log)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.proxy.close()
+        posix.close(self.pidfd)
 
 
 def _release(state: "State", directory: "StateDir", pid: int) -> None:
@@ -108,14 +168,9 @@ def _failure(state: "State", report: bytes) -> OCIError:
     names = state.hooks.get("startContainer") or []
     if 0 <= message.op < len(names):  # type: ignore[arg-type]
         return hooks.error_from_message(message, "startContainer", message.op, names[message.op]["path"])  # type: ignore[index]
-    hint = ""
-    if message.errno == 2:
-        hint = "the file is there: its interpreter (#! line) or its dynamic loader is missing in the container"
-    elif message.errno == 8:
-        hint = "neither a program of this architecture nor a script with a #! line"
-    return StepError(
-        "cannot execute", step="exec", pointer="/process/args/0", path=message.detail, errno=message.errno, hint=hint
-    )
+    from ociruntime.lifecycle import program
+
+    return program.failure(message, "/process/args/0")
 
 
 def _poststart(runtime: "Runtime", state: "State", directory: "StateDir", pid: int) -> None:

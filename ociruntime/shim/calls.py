@@ -38,6 +38,15 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
     return fd
 
 
+def pidfd_exit(pidfd: int) -> "int | None":
+    """The wait status of the process of a pidfd that was opened before its end; None: there is none (yet).
+
+    Told from Linux 6.15 on, and only once the process has been collected by its parent. Source: pidfd.h, PIDFD_GET_INFO.
+    """
+    status = ffi.new("int *")
+    return status[0] if lib.shim_pidfd_exit(pidfd, status) == 0 else None
+
+
 def connect_unix(path: str, timeout_ms: int) -> int:
     """A stream socket connected to the socket file at path; what is sent waits at most timeout_ms, too."""
     return check(lib.shim_connect_unix(path.encode("utf-8", "surrogateescape"), timeout_ms), "connect", path)

@@ -36,6 +36,8 @@ _FIELDS: "tuple[tuple[str, str, type], ...]" = (
     ("annotations", "annotations", dict),
     ("hooks", "hooks", dict),
     ("startable", "startable", bool),
+    ("exit_status", "exitStatus", int),
+    ("no_new_keyring", "noNewKeyring", bool),
 )
 _REQUIRED = ("id", "bundle", "phase", "pid", "startTime", "bootId", "cgroup")
 
@@ -63,7 +65,10 @@ class State:
     (``freezer.state`` on v1, ``cgroup.freeze`` on v2), "" if none. intel_rdt: what ``intel_rdt.remove`` takes, {} if
     there is nothing. namespaces: type to path, "" for a new one.
     private_pid_ns: the container has a PID namespace of its own. hooks: the hooks object of config.json, for those
-    that run after create. startable: the config has a process. config_digest: of the saved config.json.
+    that run after create. startable: the config has a process. exit_status: of the init process, 128 + signal, once it
+    has ended and somebody has asked; -1: not known.
+    no_new_keyring: its processes keep the session keyring of the runtime's caller.
+    config_digest: of the saved config.json.
     """
 
     __slots__ = tuple(field[0] for field in _FIELDS)
@@ -91,6 +96,8 @@ class State:
         annotations: "dict[str, str] | None" = None,
         hooks: "dict[str, object] | None" = None,
         startable: bool = True,
+        exit_status: int = -1,
+        no_new_keyring: bool = False,
     ) -> None:
         self.container_id = container_id
         self.oci_version = oci_version
@@ -112,6 +119,8 @@ class State:
         self.annotations: dict[str, str] = annotations or {}
         self.hooks: dict[str, object] = hooks or {}
         self.startable = startable
+        self.exit_status = exit_status
+        self.no_new_keyring = no_new_keyring
 
     def to_json(self) -> bytes:
         """Return the bytes of state.json."""

@@ -40,6 +40,20 @@ def process_stat(pid: int) -> "tuple[str, int]":
     return fields[0].decode("ascii", "replace"), int(fields[19])
 
 
+def zombie_status(pid: int, start_time: int) -> "int | None":
+    """Return the wait status of a process that nobody has collected yet; None when it is not that, or not shown to us.
+
+    Source: proc_pid_stat(5), field 52: 0 for those who may not read it, and they may not read proc_pid_io(5) either.
+    """
+    if not read_file(f"/proc/{pid}/io"):
+        return None
+    data = read_file(f"/proc/{pid}/stat")
+    fields = data[data.rfind(b")") + 2 :].split()
+    if len(fields) < 50 or fields[0] != b"Z" or int(fields[19]) != start_time:
+        return None
+    return int(fields[49])
+
+
 def boot_id() -> str:
     """Return the ID of this boot, as random(4) has it."""
     return read_file("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()

@@ -161,7 +161,9 @@ int op_fifo(struct child *c, const struct plan_op *op);
 int op_wait_start(struct child *c, const struct plan_op *op);
 int op_exec(struct child *c, const struct plan_op *op);
 int explain_execve(struct child *c, long error); /* interpreter.c */
-/* reaper.c: runs the program as a child and ends as it does. Returns, in the child, only when execve fails. */
+/* execve of the program: returns only when that fails. */
+int run_program(struct child *c);
+/* reaper.c: runs the program in a child and ends as it does. Returns only when that fails, in either process. */
 int stay_as_init(struct child *c);
 /* What only mounts, masks and sysctls need: closed before anything of the container's user runs. */
 void close_mount_helpers(struct child *c);

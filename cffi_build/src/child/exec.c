@@ -252,15 +252,16 @@ int op_wait_start(struct child *c, const struct plan_op *op)
     return 0;
 }
 
+int run_program(struct child *c)
+{
+    return explain_execve(c, SYS3(__NR_execve, c->executable, c->argv, c->envp));
+}
+
 int op_exec(struct child *c, const struct plan_op *op)
 {
-    long ret;
     if (op->flags & OPF_NO_PROCESS)
         return failed(c, "exec", "the config has no process", -ENOEXEC);
     if (c->executable == NULL)
         return failed(c, "plan", "no executable", -EINVAL);
-    if (op->flags & OPF_INIT)
-        return stay_as_init(c);
-    ret = SYS3(__NR_execve, c->executable, c->argv, c->envp);
-    return explain_execve(c, ret);
+    return op->flags & OPF_INIT ? stay_as_init(c) : run_program(c);
 }

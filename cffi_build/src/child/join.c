@@ -92,6 +92,12 @@ int boot(struct child *c, const struct boot *b, const int *fds, int n_fds)
         args.cgroup = (uint64_t)fds[b->n_join];
     }
     args.pidfd = (uint64_t)(uintptr_t)&pidfd;
+    /*
+     * An unprivileged parent may write the id maps of a dumpable process only, and may do so as soon as it exists. Nothing
+     * of a container is joined here, so nobody can reach it yet; OP_BECOME_ROOT takes it back.
+     */
+    if ((b->clone_flags & CLONE_NEWUSER) && b->n_join == 0 && SYS0(__NR_geteuid) != 0)
+        sys_prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     pid = sys_clone3(&args);
     if (pid < 0)
         return failed(c, "clone3", NULL, pid);
@@ -101,11 +107,6 @@ int boot(struct child *c, const struct boot *b, const int *fds, int n_fds)
     }
     for (int i = 0; i < n_fds; i++)
         sys_close(fds[i]);
-    /*
-     * An unprivileged parent may write the id maps of a dumpable process only. Nothing of a container is joined here, so
-     * nobody can reach us yet; OP_BECOME_ROOT takes it back.
-     */
-    sys_prctl(PR_SET_DUMPABLE, (b->clone_flags & CLONE_NEWUSER) && b->n_join == 0 && SYS0(__NR_geteuid) != 0, 0, 0, 0);
     set_pdeathsig(SIGKILL);
     return 0;
 }

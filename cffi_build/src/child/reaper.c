@@ -40,18 +40,16 @@ static void fix_listen_pid(struct child *c)
  * The program's side. A process group of its own, which the terminal belongs to: what the keyboard sends reaches the
  * program once, not a second time through its init. The mask is still full, so SIGTTOU cannot stop us.
  */
-static int run_program(struct child *c)
+static int become_program(struct child *c)
 {
     int group;
-    long ret;
     set_pdeathsig(SIGKILL);
     SYS2(__NR_setpgid, 0, 0);
     group = (int)SYS0(__NR_getpid);
     SYS3(__NR_ioctl, 0, TIOCSPGRP, &group);
     fix_listen_pid(c);
     set_mask(0);
-    ret = SYS3(__NR_execve, c->executable, c->argv, c->envp);
-    return failed(c, "execve", c->executable, ret);
+    return run_program(c);
 }
 
 /* The program's descriptors are its own: we keep the standard streams, which it shares, and the way to nothing else. */
@@ -93,7 +91,7 @@ int stay_as_init(struct child *c)
     if (program < 0)
         return failed(c, "clone", NULL, program);
     if (program == 0)
-        return run_program(c);
+        return become_program(c);
     let_go(c);
     for (;;) {
         int code = reap(program);

@@ -17,5 +17,5 @@ def run(options: "Options", arguments: "list[str]", context: "Context") -> int:
         detach=options.flag("detach"),
         keep=options.flag("keep"),
         no_subreaper=options.flag("no-subreaper"),
-        **create_arguments(options),
+        **create_arguments(options, context),
     )

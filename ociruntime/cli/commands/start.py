@@ -8,5 +8,5 @@ if TYPE_CHECKING:
 
 def run(options: "Options", arguments: "list[str]", context: "Context") -> int:
     """Start a created container."""
-    context.runtime().start(arguments[0])
+    context.runtime().start(arguments[0], notify_socket=context.notify_socket())
     return 0
