@@ -8,7 +8,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 BINDIR = $(PREFIX)/bin
 LIBRARY = $(PREFIX)/lib/ociruntime
-MANDIR = $(PREFIX)/share/man
+DATADIR = $(PREFIX)/share
+MANDIR = $(DATADIR)/man
 OCI_RUNTIME ?= $(CURDIR)/build/ociruntime
 export OCI_RUNTIME
 
@@ -24,7 +25,7 @@ C_INCLUDES = -Icffi_build/include -Icffi_build/src/parent -Icffi_build/src/child
 GENERATED = ociruntime/config/_generated.py
 
 .DELETE_ON_ERROR:
-.PHONY: FORCE all dev build fmt lint type unit cunit integration check test demo bench conformance install uninstall man clean
+.PHONY: FORCE all dev build fmt lint type unit cunit integration check test demo bench conformance install uninstall man completion clean
 
 all: build
 
@@ -119,7 +120,10 @@ build/site: $(STAMPS)/venv
 man: build
 	$(PY) -m ociruntime.cli.man build/man >/dev/null
 
-install: build build/site man
+completion: build
+	$(PY) -m ociruntime.cli.completion build/completion >/dev/null
+
+install: build build/site man completion
 	rm -rf '$(DESTDIR)$(LIBRARY)'
 	mkdir -p '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(MANDIR)/man8'
 	$(PY) cffi_build/embed.py --output build/install/ociruntime --library '$(LIBRARY)'
@@ -129,9 +133,13 @@ install: build build/site man
 	cp -R build/site '$(DESTDIR)$(LIBRARY)/site'
 	chmod -R u=rwX,go=rX '$(DESTDIR)$(LIBRARY)'
 	install -m 644 build/man/*.8 '$(DESTDIR)$(MANDIR)/man8/'
+	find build/completion -type f -printf '%P\n' | \
+	    xargs -I '{}' install -D -m 644 'build/completion/{}' '$(DESTDIR)$(DATADIR)/{}'
 
 uninstall:
 	rm -rf '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(BINDIR)/ociruntime' '$(DESTDIR)$(MANDIR)'/man8/ociruntime*.8
+	rm -f '$(DESTDIR)$(DATADIR)/bash-completion/completions/ociruntime' '$(DESTDIR)$(DATADIR)/zsh/site-functions/_ociruntime'
+	rm -f '$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/ociruntime.fish'
 
 clean:
 	rm -rf build $(GENERATED) ociruntime/config/_schema.py ociruntime/_build.py ociruntime/shim/_native.c ociruntime/shim/_native.o

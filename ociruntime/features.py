@@ -15,6 +15,7 @@ UNSAFE_ANNOTATIONS = (
     "run.oci.hooks.stderr",
     "run.oci.hooks.stdout",
     "run.oci.keep_original_groups",
+    "run.oci.mount_context_type",
     "run.oci.seccomp_bpf_data",
     "run.oci.seccomp_fail_unknown_syscall",
 )

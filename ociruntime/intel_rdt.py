@@ -27,6 +27,8 @@ _ROOT_GROUP = "/"
 _MAX_FILE = 1 << 20
 # Resources whose values are decimal numbers; those of all others are hexadecimal bit masks.
 _BANDWIDTH = ("MB", "SMBA")
+_CACHE_INFO = ("cbm_mask", "min_cbm_bits", "num_closids")
+_BANDWIDTH_INFO = ("bandwidth_gran", "delay_linear", "min_bandwidth", "num_closids")
 
 
 class IntelRdt:
@@ -90,7 +92,7 @@ class IntelRdt:
                 self._check()  # somebody else has just made it
         if self.made:
             for pointer, text in self.lines:
-                self._write_schema(pointer, text)
+                _write_schema(self.directory, self.root, pointer, text)
         if self.monitor:
             try:
                 _mkdir(self.monitor)
@@ -99,22 +101,6 @@ class IntelRdt:
                 raise _failed(
                     "cannot make the monitoring group", error, pointer=f"{_POINTER}/enableMonitoring"
                 ) from None
-
-    def _write_schema(self, pointer: str, text: str) -> None:
-        path = f"{self.directory}/schemata"
-        try:
-            _write(path, text + "\n")
-        except OSError as error:
-            said = _read(f"{self.root}/info/last_cmd_status").strip()
-            hint = f"the kernel says: {said}" if said and said != "ok" else ""
-            raise StepError(
-                "cannot write the schema",
-                step="intelRdt",
-                pointer=pointer,
-                errno=error.errno or 0,
-                path=path,
-                hint=hint,
-            ) from None
 
     def _granularity(self) -> "dict[str, int]":
         """Steps of the bandwidth resources, to which the kernel rounds up."""
@@ -233,6 +219,104 @@ def compare(lines: "list[tuple[str, str]]", actual: str, steps: "dict[str, int]"
                 pointer=pointer,
                 path=path,
             )
+
+
+def _write_schema(directory: str, root: str, pointer: str, text: str) -> None:
+    """One write to schemata. Raises StepError with what the kernel says about it."""
+    path = f"{directory}/schemata"
+    try:
+        _write(path, text + "\n")
+    except OSError as error:
+        said = _read(f"{root}/info/last_cmd_status").strip()
+        hint = f"the kernel says: {said}" if said and said != "ok" else ""
+        raise StepError(
+            "cannot write the schema",
+            step="intelRdt",
+            pointer=pointer,
+            errno=error.errno or 0,
+            path=path,
+            hint=hint,
+        ) from None
+
+
+def change(saved: "dict[str, Any]", lines: "list[tuple[str, str]]") -> str:
+    """Write lines (see ``schema_lines``) to the class of a container. Returns what was in it, for ``change_back``.
+
+    Raises UnsupportedError when the container has no class; StepError, and then the class is as it was.
+    """
+    directory = saved.get("directory") or ""
+    if not directory:
+        raise UnsupportedError(
+            "a schema", "a class of service, and the container has none", pointer=lines[0][0], hint="see intelRdt"
+        )
+    before = _read(f"{directory}/schemata")
+    try:
+        for pointer, text in lines:
+            _write_schema(directory, _root_of(directory), pointer, text)
+    except StepError:
+        change_back(saved, before)
+        raise
+    return before
+
+
+def change_back(saved: "dict[str, Any]", before: str) -> None:
+    """Put back what ``change`` returned."""
+    text = "\n".join([line.strip() for line in before.split("\n") if line.strip()])
+    if text:
+        _write_schema(saved["directory"], _root_of(saved["directory"]), _POINTER, text)
+
+
+def _root_of(directory: str) -> str:
+    """The mount point, for a class: its directory is right below."""
+    return directory if posix.access(f"{directory}/info", posix.F_OK) else directory.rpartition("/")[0]
+
+
+def stats(saved: "dict[str, Any]") -> "dict[str, object]":
+    """What the class allows and what its monitoring has counted, for `events`; {} for a container without a class.
+
+    l3_cache_info, mem_bw_info: of the machine; l3_cache_schema, mem_bw_schema, and the same of the root group;
+    mbm_stats, cmt_stats: one entry per domain, in bytes. What there is none of is left out.
+    """
+    directory = saved.get("directory") or ""
+    if not directory:
+        return {}
+    root = _root_of(directory)
+    result: dict[str, object] = {}
+    described: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+        ("l3_cache", "L3", _CACHE_INFO),
+        ("mem_bw", "MB", _BANDWIDTH_INFO),
+    )
+    for name, resource, files in described:
+        info: dict[str, object] = {}
+        for file in files:
+            text = _read(f"{root}/info/{resource}/{file}").strip()
+            if text:
+                info[file] = text if file == "cbm_mask" or not text.isdigit() else int(text)
+        if info:
+            result[f"{name}_info"] = info
+        for key, group in ((f"{name}_schema_root", root), (f"{name}_schema", directory)):
+            for line in _read(f"{group}/schemata").split("\n"):
+                if line.strip().startswith(resource + ":"):
+                    result[key] = line.strip()
+    monitored = f"{saved.get('monitor') or directory}/mon_data"
+    try:
+        domains = sorted(name for name in posix.listdir(monitored) if name.startswith("mon_L3_"))
+    except OSError:
+        domains = []
+    monitoring: tuple[tuple[str, tuple[str, ...]], ...] = (
+        ("mbm_stats", ("mbm_total_bytes", "mbm_local_bytes")),
+        ("cmt_stats", ("llc_occupancy",)),
+    )
+    for key, counters in monitoring:
+        entries = []
+        for domain in domains:
+            texts = {file: _read(f"{monitored}/{domain}/{file}").strip() for file in counters}
+            numbers = {file: int(text) for file, text in texts.items() if text.isdigit()}
+            if numbers:
+                entries.append(numbers)
+        if entries:
+            result[key] = entries
+    return result
 
 
 def join(saved: "dict[str, Any]", pid: int) -> None:

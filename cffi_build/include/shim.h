@@ -97,7 +97,8 @@ enum op_kind {
                                   sync socket, opens the fifo for writing (blocks until start), writes one byte. Reports
                                   go there from now on, their op counted from the next one */
     OP_EXEC = 37,              /* execve of what OP_LOOKUP found; OPF_NO_PROCESS: report ENOEXEC instead;
-                                  OPF_INIT: in a child, while this process stays its init */
+                                  OPF_INIT: in a child, while this process stays its init; args[0]: dumpable, so that
+                                  a runtime without privileges can join its namespaces */
     OP_OOM_SCORE_ADJ = 38,     /* args[0]: int; written to the own oom_score_adj */
     OP_APPARMOR = 39,          /* strings[0]: text for attr/apparmor/exec or attr/exec */
     OP_SELINUX = 40,           /* strings[0]: text for attr/exec */
@@ -252,6 +253,9 @@ int shim_bpf_detach(int cgroup_fd, int program_fd);
 /* ids of the device programs attached to this cgroup: returns how many were stored. */
 int shim_bpf_query(int cgroup_fd, uint32_t *ids, int max);
 int shim_bpf_program_by_id(uint32_t id);
+
+/* What a pty needs before a program runs on it whose output is relayed: no ONLCR, the size of tty (-1: none). */
+int shim_prepare_terminal(int master, int tty);
 
 struct relay_request {
     int32_t master;     /* the container's pty */

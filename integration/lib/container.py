@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.lib import probe as probes
-from integration.lib.bundle import CGROUP_PREFIX, Bundle
+from integration.lib.bundle import CGROUP_PREFIX, PROBE, Bundle
 from integration.lib.runtime import Result, Runtime
 
 
@@ -117,6 +117,10 @@ class Container:
         self.start()
         self.wait_replies(max(1, len(commands)))
         return self
+
+    def execute(self, *commands: str | Sequence[str], flags: Sequence[str] = (), **how: Any) -> Result:
+        """exec: run these commands of the probe in the container."""
+        return self.runtime("exec", *flags, self.id, PROBE, *probes.chain(commands), **how)
 
     # -- what it says and how it ends --
 

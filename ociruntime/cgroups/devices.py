@@ -178,13 +178,17 @@ def parse_list(data: bytes) -> Filter:
 def transition(current: Filter, target: Filter) -> "list[tuple[str, list[str]]]":
     """What to write to get from one list to the other: (devices.allow or devices.deny, rules), in this order.
 
-    Nothing that both allow is denied in between, except by the change from default allow to default deny, for which the
-    kernel knows no other way. Exceptions to default allow that are there already cannot be seen, and stay.
+    Nothing that both allow is denied in between, except by a change from default allow to default deny, for which the
+    kernel knows no other way; the change back allows everything for a moment. The kernel does not show exceptions to
+    default allow: those that current does not name stay.
     """
     if target.default_allow:
-        result = [] if current.default_allow else [("devices.allow", ["a"])]
-        denied = [_line(key, bits) for key, bits in target.exceptions.items()]
-        return [*result, ("devices.deny", denied)] if denied else result
+        if not current.default_allow:
+            denied = [_line(key, bits) for key, bits in target.exceptions.items()]
+            return [("devices.allow", ["a"]), ("devices.deny", denied)] if denied else [("devices.allow", ["a"])]
+        less = _difference(target.exceptions, current.exceptions)
+        more = _difference(current.exceptions, target.exceptions)
+        return ([("devices.deny", less)] if less else []) + ([("devices.allow", more)] if more else [])
     result = []
     have: dict[tuple[str, int, int], int] = {}
     if current.default_allow:

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ociruntime.cgroups.devices import Filter
     from ociruntime.cgroups.limits import CgroupWrite
     from ociruntime.host import Host
 
@@ -104,8 +105,15 @@ class CgroupV1(Cgroup):
                 pointer=f"{pointer}/devices",
                 hint="mount it, or allow all devices in /linux/resources/devices",
             )
+        self.set_devices(directory, None, target, pointer)
+
+    def set_devices(self, directory: str, current: "Filter | None", target: "Filter", pointer: str) -> None:
+        """Bring the list of a directory from current (None: what the kernel shows) to target. Raises StepError."""
+        from ociruntime.cgroups import devices
+
         try:
-            current = devices.parse_list(files.read(directory + "/devices.list"))
+            if current is None:
+                current = devices.parse_list(files.read(directory + "/devices.list"))
             for file, rules in devices.transition(current, target):
                 files.write(f"{directory}/{file}", *[rule.encode("ascii") + b"\n" for rule in rules])
             got = devices.parse_list(files.read(directory + "/devices.list"))

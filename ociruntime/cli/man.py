@@ -18,9 +18,20 @@ EXIT_STATUS = (
     ("0", "The command succeeded."),
     ("1", "It failed; the reason is the last line of the log and of stderr."),
     ("3", "There is no such command."),
-    ("other", "The exit code of the program, for 'run' in the foreground; 128 + N if signal N ended it."),
+    ("255", "'exec' has failed; 1 and its like are the program's there."),
+    ("other", "The exit code of the program, for 'exec' and 'run' in the foreground; 128 + N if signal N ended it."),
 )
 ENVIRONMENT = (
+    (
+        "LISTEN_FDS",
+        "With LISTEN_PID and LISTEN_FDNAMES, for 'create' and 'run': sockets of a service manager, which the container "
+        "gets as its descriptors from 3 on, before those of --preserve-fds.",
+    ),
+    (
+        "NOTIFY_SOCKET",
+        "For 'create', 'start' and 'run': the container gets a socket of its own at /run/notify, 'start' and 'run' wait "
+        "until its program has said READY=1, and tell the service manager.",
+    ),
     ("XDG_RUNTIME_DIR", "For users other than root, the state root is the directory ociruntime below it."),
     ("USER", "Root of a user namespace counts as root, and not as a user, only if this is 'root'."),
 )

@@ -63,6 +63,19 @@ COMMANDS: "dict[str, Command]" = {
             "A running or paused one is refused unless --force is given."
         ),
     ),
+    "events": (
+        "print what happens to a container", "ID", 1, 1, True,
+        (
+            ("stats", "", "bool", "", "print how much it uses now, and nothing else"),
+            ("interval", "", "value", "DURATION", "time between two records of usage, such as 1m30s; default 5s"),
+        ),
+        (
+            "Prints one JSON object per line, with type and id, until the last process of the container has ended: "
+            "stats (data: usage of cpu, memory, pids, devices and more), every interval; oom, when memory has run out; "
+            "memory.high (data: how often), when it was slowed down at that limit of cgroup v2; exit (data: status, "
+            "signal, and as reason exited, signal, oom, seccomp or unknown), when its init process has ended."
+        ),
+    ),
     "exec": (
         "run another process in a container", "ID COMMAND [ARG...]", 1, -1, False,
         (
@@ -157,6 +170,35 @@ COMMANDS: "dict[str, Command]" = {
         (
             "Prints the state of the OCI runtime specification as JSON, with the keys rootfs, created and owner added. "
             "The status is creating, created, running, paused or stopped."
+        ),
+    ),
+    "update": (
+        "change the limits of a container", "ID", 1, 1, True,
+        (
+            ("resources", "r", "value", "FILE", "take linux.resources from FILE (-: stdin), and nothing from flags"),
+            ("blkio-weight", "", "value", "WEIGHT", "weight of block I/O, 10 to 1000"),
+            ("cpu-period", "", "value", "USEC", "period of the CPU quota"),
+            ("cpu-quota", "", "value", "USEC", "CPU time per period; -1 for no limit"),
+            ("cpu-burst", "", "value", "USEC", "CPU time that may be saved up and used beyond the quota"),
+            ("cpu-share", "", "value", "SHARES", "share of CPU time compared with others"),
+            ("cpu-rt-period", "", "value", "USEC", "period of the realtime CPU limit"),
+            ("cpu-rt-runtime", "", "value", "USEC", "realtime CPU time per period"),
+            ("cpu-idle", "", "value", "0|1", "1: run only when nobody else wants the CPU"),
+            ("cpuset-cpus", "", "value", "LIST", "CPUs to use, such as 0-3,7"),
+            ("cpuset-mems", "", "value", "LIST", "memory nodes to use"),
+            ("memory", "", "value", "SIZE", "limit of memory, such as 64M; -1 for no limit, of swap neither"),
+            ("memory-reservation", "", "value", "SIZE", "memory that is left to it under pressure"),
+            ("memory-swap", "", "value", "SIZE", "limit of memory and swap together; -1 for no limit"),
+            ("kernel-memory", "", "value", "SIZE", "no effect: obsolete"),
+            ("kernel-memory-tcp", "", "value", "SIZE", "no effect: obsolete"),
+            ("pids-limit", "", "value", "N", "number of processes; -1 for no limit"),
+            ("l3-cache-schema", "", "value", "SCHEMA", "cache line of the container's class of service (intelRdt)"),
+            ("mem-bw-schema", "", "value", "SCHEMA", "bandwidth line of the container's class of service (intelRdt)"),
+        ),
+        (
+            "Changes limits of a container that has not stopped; what is not named stays as it is. The file of "
+            "--resources has the form of linux.resources in config.json, and every member of it counts; devices is the "
+            "whole new list of rules. If one change fails, all others are taken back."
         ),
     ),
     "wait": (

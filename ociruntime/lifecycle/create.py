@@ -534,6 +534,9 @@ class _Creation:
             self._drop_master()
         else:
             self.undo.add("the terminal", self._drop_master)
+            from ociruntime.lifecycle import foreground
+
+            foreground.adopt(master)
         self.child.channel.go()
 
     def _drop_master(self) -> None:

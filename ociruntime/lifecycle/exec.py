@@ -5,7 +5,7 @@ runs the starred part of the order in lower.py and ends in execve, whose success
 """
 
 import posix
-from errno import EBUSY, ENOENT, EOPNOTSUPP
+from errno import EBUSY, ENOENT, EOPNOTSUPP, EPIPE
 
 from ociruntime import capabilities, host, process
 from ociruntime.cgroups import manager
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from ociruntime.plan import Op
     from ociruntime.shim.sync import Message
     from ociruntime.state.model import State
+
+
+# How long the init process of a container may take to die after the first of its other processes did.
+END_MS = 300
 
 
 class ExecRequest:
@@ -295,7 +299,7 @@ class _Execution:
                 posix.close(self.master)
             if self.pid_file:
                 posix.unlink(self.pid_file)
-            if isinstance(error, StepError) and not self._alive():
+            if isinstance(error, StepError) and self._ended(error):
                 raise self._gone() from error
             raise
         finally:
@@ -327,6 +331,21 @@ class _Execution:
 
     def _alive(self) -> bool:
         return status.alive(self.init_pid, self.state.start_time, self.state.boot_id)
+
+    def _ended(self, error: StepError) -> bool:
+        """Whether the end of the container is behind a failure. It kills our process before its own init is dead."""
+        if error.step in ("init", "namespaces") or error.errno == EPIPE:
+            try:
+                pidfd = posix.pidfd_open(self.init_pid)
+            except OSError:
+                return True
+            from select import POLLIN, poll
+
+            waiting = poll()
+            waiting.register(pidfd, POLLIN)
+            waiting.poll(END_MS)
+            posix.close(pidfd)
+        return not self._alive()
 
     def _gone(self) -> StateError:
         return StateError(
@@ -469,6 +488,10 @@ class _Execution:
                 self.console.send(b"/dev/pts/ptmx", self.master)
                 posix.close(self.master)
                 self.master = -1
+            else:
+                from ociruntime.lifecycle import foreground
+
+                foreground.adopt(self.master)
             child.channel.go()
         elif point == SYNC_LISTENER:
             document = self.state.hook_document(status.RUNNING, self.init_pid)

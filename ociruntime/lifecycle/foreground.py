@@ -74,6 +74,11 @@ def wait(pid: int, pidfd: int, master: int, signals: Signals) -> int:
     return _wait(pid, pidfd, signals.all)
 
 
+def adopt(master: int) -> None:
+    """Make a terminal that nobody else takes ready for wait(), before the program can write to it or ask its size."""
+    calls.prepare_terminal(master, host_terminal())
+
+
 def host_terminal() -> int:
     """The caller's terminal, whose size is followed: the first of stderr, stdout, stdin that is one; -1 if none is."""
     for fd in (2, 1, 0):

@@ -17,6 +17,9 @@ from ociruntime.state.store import StateRoot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
     from ociruntime.lifecycle.create import CreateRequest
     from ociruntime.lifecycle.exec import ExecRequest
     from ociruntime.log import Log
@@ -174,6 +177,46 @@ class Runtime:
         from ociruntime.lifecycle import pause
 
         pause.resume(self, container_id)
+
+    def update(
+        self,
+        container_id: str,
+        resources: "dict[str, Any]",
+        *,
+        l3_cache_schema: str = "",
+        mem_bw_schema: str = "",
+    ) -> None:
+        """Change limits of a container that has not stopped: all that is asked for, or nothing.
+
+        resources: in the form of linux.resources of config.json; what it does not name stays as it is. devices is the
+        whole new list; it replaces the old one without a moment in which more is allowed than one of the two allows.
+        l3_cache_schema, mem_bw_schema: for schemata of the container's class of service.
+        Raises ConfigError, UnsupportedError, StepError, their pointers counted from resources; StateError.
+        """
+        from ociruntime.lifecycle import update
+
+        update.update(self, container_id, resources, l3_cache_schema=l3_cache_schema, mem_bw_schema=mem_bw_schema)
+
+    def stats(self, container_id: str) -> "dict[str, Any]":
+        """How much a container uses: cpu (ns), cpuset, memory (bytes), pids, blkio, hugetlb, intel_rdt, interfaces.
+
+        Members that are zero are mostly left out. Raises StateError unless it is created, running or paused.
+        """
+        from ociruntime.lifecycle import events
+
+        return events.stats(self, container_id)
+
+    def events(self, container_id: str, interval: float = 5.0) -> "Iterator[dict[str, Any]]":
+        """What happens to a container, until its last process has ended; each record has type, id and, mostly, data.
+
+        "stats" every interval (seconds), as stats() gives it; "oom" when the kernel has found no memory for it;
+        "memory.high" (count: how often, told once a second at most) when it was slowed down for passing that limit
+        (cgroup v2); "exit" (status, signal, and reason: exited, signal, oom, seccomp or unknown) when its init process
+        has ended. Close the iterator to stop. Raises UsageError, StateError unless it is created, running or paused.
+        """
+        from ociruntime.lifecycle import events
+
+        return events.events(self, container_id, interval)
 
     def pids(self, container_id: str) -> "list[int]":
         """The host pids of all processes in the container's cgroup, sub-cgroups included; [] once they are gone."""

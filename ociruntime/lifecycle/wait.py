@@ -44,7 +44,7 @@ def wait(runtime: "Runtime", container_id: str) -> int:
     except ProcessLookupError:
         raise _unknown(state) from None
     try:
-        code = _ended(fd, state)
+        code = ended(fd, state)
     finally:
         posix.close(fd)
     if code is None:
@@ -92,8 +92,8 @@ def remember(runtime: "Runtime", state: "State", code: int) -> None:
         runtime.log.debug(f"cannot keep the exit status: {error}, ignoring")
 
 
-def _ended(fd: int, state: "State") -> "int | None":
-    """Wait for the end of the process of this pidfd; its exit status, None if nobody tells."""
+def ended(fd: int, state: "State") -> "int | None":
+    """Wait for the end of the init process, whose pidfd this is; its exit status, None if nobody tells."""
     waiting = poll()
     waiting.register(fd, POLLIN)
     waiting.poll()

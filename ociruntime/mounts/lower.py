@@ -81,6 +81,8 @@ KERNEL_TYPES = (
 
 # Types whose files are labelled by the kernel itself, one by one or by the policy.
 UNLABELLED = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
+# Names the mount option that carries /linux/mountLabel instead of "context".
+LABEL_ANNOTATION = "run.oci.mount_context_type"
 
 RDONLY = plan.MOUNT_ATTR_RDONLY
 
@@ -125,6 +127,7 @@ class _Context:
         "host",
         "is_dir",
         "label",
+        "label_option",
         "namespaces",
         "propagation",
         "read_link",
@@ -142,6 +145,7 @@ class _Context:
         self.result = Mounts()
         self.cgroup_paths: Mapping[str, str] = {}
         self.label = ""
+        self.label_option = "context"
         self.destinations: list[str] = []
         self.propagation = 0  # of the rootfs, 0 when the config is silent
         self.bind_flags = plan.HOST_TREE
@@ -174,6 +178,7 @@ def lower(
     result = context.result
     context.cgroup_paths = cgroup_paths or {}
     context.label = (linux.get("mountLabel") or "") if selinux else ""
+    context.label_option = _label_option(config.get("annotations") or {})
     result.mount_namespace = namespaces.has("mount")
 
     root = config.get("root") or {}
@@ -200,6 +205,17 @@ def lower(
     result.readonly = _path_ops(context, "readonly", linux.get("readonlyPaths") or [], "/linux/readonlyPaths")
     result.masked = _path_ops(context, "mask", linux.get("maskedPaths") or [], "/linux/maskedPaths")
     return result
+
+
+def _label_option(annotations: "dict[str, str]") -> str:
+    name = annotations.get(LABEL_ANNOTATION, "context")
+    if name not in mount_options.LABELS:
+        raise ConfigError(
+            f"no mount option for labels: '{name}'",
+            pointer=f"/annotations/{LABEL_ANNOTATION}",
+            hint=f"one of {', '.join(mount_options.LABELS)}",
+        )
+    return name
 
 
 def _needs_mount_namespace(context: _Context, at: str) -> None:
@@ -426,8 +442,8 @@ def _new(context: _Context, mount: "dict[str, Any]", options: "Options", destina
                 f"{key} {value} is not mapped in the container's user namespace", pointer=f"{at}/options/{place}"
             )
         data.append((key, value))
-    if context.label and kind not in UNLABELLED and options.value("context") is None:
-        data.append(("context", context.label))
+    if context.label and kind not in UNLABELLED and options.value(context.label_option) is None:
+        data.append((context.label_option, context.label))
     context.result.setup.append(
         plan.op(
             "mount",

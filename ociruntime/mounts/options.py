@@ -63,7 +63,7 @@ IGNORED = ("defaults", "silent", "loud", "iversion", "noiversion")
 RUNTIME = ("bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap", "src-nofollow", "dest-nofollow", "copy-symlink")
 
 # Labels are written with quotes round them for mount(2), where commas separate options; fsconfig(2) takes them bare.
-_LABELS = ("context", "fscontext", "defcontext", "rootcontext")
+LABELS = ("context", "fscontext", "defcontext", "rootcontext")
 
 
 class Options:
@@ -130,7 +130,7 @@ def parse(options: "list[str]") -> Options:
             result.superblock.append(option)
         elif option and option not in IGNORED:
             key, _, value = option.partition("=")
-            if key in _LABELS and len(value) > 1 and value[0] == value[-1] == '"':
+            if key in LABELS and len(value) > 1 and value[0] == value[-1] == '"':
                 value = value[1:-1]
             result.data.append((key, value, index))
     result.propagation = reduce_propagation(result.propagation)

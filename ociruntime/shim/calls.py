@@ -57,6 +57,11 @@ def send_stream(socket: int, data: bytes, fd: int = -1) -> None:
     check(lib.shim_send_stream(socket, data, len(data), fd), "sendmsg")
 
 
+def prepare_terminal(master: int, tty: int) -> None:
+    """Before a program runs on a pty that relay() will serve: no ONLCR, the window size of our terminal (-1: none)."""
+    check(lib.shim_prepare_terminal(master, tty), "tcsetattr", "terminal")
+
+
 def relay(master: int, pid: int, pidfd: int, tty: int, forward: int) -> int:
     """Copy between our 0 and 1 and a pty until the child pid ends: its wait status. Source: man pty(7), termios(3).
 

@@ -38,6 +38,7 @@ _FIELDS: "tuple[tuple[str, str, type], ...]" = (
     ("startable", "startable", bool),
     ("exit_status", "exitStatus", int),
     ("no_new_keyring", "noNewKeyring", bool),
+    ("resources", "resources", dict),
 )
 _REQUIRED = ("id", "bundle", "phase", "pid", "startTime", "bootId", "cgroup")
 
@@ -68,6 +69,7 @@ class State:
     that run after create. startable: the config has a process. exit_status: of the init process, 128 + signal, once it
     has ended and somebody has asked; -1: not known.
     no_new_keyring: its processes keep the session keyring of the runtime's caller.
+    resources: what `update` has changed since create, in the form of /linux/resources.
     config_digest: of the saved config.json.
     """
 
@@ -98,6 +100,7 @@ class State:
         startable: bool = True,
         exit_status: int = -1,
         no_new_keyring: bool = False,
+        resources: "dict[str, object] | None" = None,
     ) -> None:
         self.container_id = container_id
         self.oci_version = oci_version
@@ -121,6 +124,7 @@ class State:
         self.startable = startable
         self.exit_status = exit_status
         self.no_new_keyring = no_new_keyring
+        self.resources: dict[str, object] = resources or {}
 
     def to_json(self) -> bytes:
         """Return the bytes of state.json."""

@@ -43,13 +43,11 @@ def process_stat(pid: int) -> "tuple[str, int]":
 def zombie_status(pid: int, start_time: int) -> "int | None":
     """Return the wait status of a process that nobody has collected yet; None when it is not that, or not shown to us.
 
-    Source: proc_pid_stat(5), field 52: 0 for those who may not read it, and they may not read proc_pid_io(5) either.
+    Source: proc_pid_stat(5), field 52. It is 0 for those who may not read it; so is field 35, which is 1 otherwise.
     """
-    if not read_file(f"/proc/{pid}/io"):
-        return None
     data = read_file(f"/proc/{pid}/stat")
     fields = data[data.rfind(b")") + 2 :].split()
-    if len(fields) < 50 or fields[0] != b"Z" or int(fields[19]) != start_time:
+    if len(fields) < 50 or fields[0] != b"Z" or int(fields[19]) != start_time or fields[32] == b"0":
         return None
     return int(fields[49])
 

@@ -164,7 +164,7 @@ int explain_execve(struct child *c, long error); /* interpreter.c */
 /* execve of the program: returns only when that fails. */
 int run_program(struct child *c);
 /* reaper.c: runs the program in a child and ends as it does. Returns only when that fails, in either process. */
-int stay_as_init(struct child *c);
+int stay_as_init(struct child *c, const struct plan_op *op);
 /* What only mounts, masks and sysctls need: closed before anything of the container's user runs. */
 void close_mount_helpers(struct child *c);
 void set_pdeathsig(int signal);

@@ -263,5 +263,5 @@ int op_exec(struct child *c, const struct plan_op *op)
         return failed(c, "exec", "the config has no process", -ENOEXEC);
     if (c->executable == NULL)
         return failed(c, "plan", "no executable", -EINVAL);
-    return op->flags & OPF_INIT ? stay_as_init(c) : run_program(c);
+    return op->flags & OPF_INIT ? stay_as_init(c, op) : run_program(c);
 }

@@ -37,7 +37,7 @@ static const char *elf_interpreter(char *head, size_t size, const Elf64_Ehdr *el
             return NULL;
         memcpy(&header, head + elf->e_phoff + i * sizeof(header), sizeof(header));
         if (header.p_type == PT_INTERP)
-            return header.p_offset < size && header.p_filesz < size - header.p_offset ? head + header.p_offset : NULL;
+            return header.p_offset < size && header.p_filesz <= size - header.p_offset ? head + header.p_offset : NULL;
     }
     return NULL;
 }

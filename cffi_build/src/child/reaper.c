@@ -68,6 +68,21 @@ static void let_go(struct child *c)
     SYS2(__NR_munmap, c->plan.header, c->plan.header->size); /* host paths: of no use to us, and of none to others */
 }
 
+/* Of the capabilities, the one to signal a program that has changed its user is kept. */
+static void drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+    struct __user_cap_data_struct data[2];
+
+    memset(data, 0, sizeof(data));
+    if (SYS2(__NR_capget, &header, data) < 0)
+        return;
+    data[0].permitted &= 1U << CAP_KILL;
+    data[0].effective = data[0].permitted;
+    data[1].permitted = data[1].effective = data[0].inheritable = data[1].inheritable = 0;
+    SYS2(__NR_capset, &header, data); /* takes the ambient set along */
+}
+
 /* Collect what has ended; the program's exit status as a shell has it, or -1 while it runs. */
 static int reap(long program)
 {
@@ -79,7 +94,7 @@ static int reap(long program)
     return pid == -ECHILD && code < 0 ? 1 : code;
 }
 
-int stay_as_init(struct child *c)
+int stay_as_init(struct child *c, const struct plan_op *op)
 {
     uint64_t all = ~0ULL;
     long program, ret = set_mask(all);
@@ -93,6 +108,9 @@ int stay_as_init(struct child *c)
     if (program == 0)
         return become_program(c);
     let_go(c);
+    drop_capabilities();
+    if (op->args[0] != 0)
+        sys_prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     for (;;) {
         int code = reap(program);
         long signal;

@@ -130,9 +130,21 @@ static int loop(const struct relay_request *r, int signals, struct flow *in, str
     return 0;
 }
 
+int shim_prepare_terminal(int master, int tty)
+{
+    struct termios inner;
+    if (tcgetattr(master, &inner) < 0)
+        return -errno;
+    inner.c_oflag &= ~(tcflag_t)ONLCR; /* the caller's terminal adds its own carriage returns */
+    if (tcsetattr(master, TCSANOW, &inner) < 0)
+        return -errno;
+    copy_size(tty, master);
+    return 0;
+}
+
 int shim_relay(const struct relay_request *r, int *status)
 {
-    struct termios saved, raw, inner;
+    struct termios saved, raw;
     struct flow in = { .from = r->input, .to = r->master }, out = { .from = r->master, .to = r->output };
     sigset_t mask;
     int ret, signals, slave, restore = 0;
@@ -143,17 +155,13 @@ int shim_relay(const struct relay_request *r, int *status)
     if (signals < 0)
         return -errno;
     slave = ioctl(r->master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (tcgetattr(r->master, &inner) == 0) {
-        inner.c_oflag &= ~(tcflag_t)ONLCR; /* the caller's terminal adds its own carriage returns */
-        tcsetattr(r->master, TCSANOW, &inner);
-    }
     fcntl(r->master, F_SETFL, O_RDWR | O_NONBLOCK);
     copy_size(r->tty, r->master);
     /* What is typed goes in as it is. If input comes from elsewhere, the caller's keys (^C) stay the caller's. */
     if (tcgetattr(r->input, &saved) == 0) {
         raw = saved;
         cfmakeraw(&raw);
-        raw.c_oflag |= OPOST; /* the pty adds no carriage returns (above), so our terminal must */
+        raw.c_oflag |= OPOST; /* the pty adds no carriage returns (shim_prepare_terminal), so our terminal must */
         restore = tcsetattr(r->input, TCSANOW, &raw) == 0;
     }
     ret = loop(r, signals, &in, &out, status);

@@ -1,7 +1,7 @@
 """``exec ID COMMAND [ARG...]``."""
 
 from ociruntime.cli.context import absolute
-from ociruntime.errors import ConfigError, UsageError
+from ociruntime.errors import ConfigError, OCIError
 from ociruntime.lifecycle.exec import ExecRequest
 
 TYPE_CHECKING = False
@@ -48,7 +48,8 @@ def run(options: "Options", arguments: "list[str]", context: "Context") -> int:
 
         process, _ = load.load(absolute(options.text("process")), "process")
     elif len(arguments) < 2:
-        raise UsageError("exec needs a command, or --process", command="exec")
+        # no usage error: of exec's own failures only the flags are (row G10)
+        raise OCIError("exec needs a command, or --process")
     environment = options.all("env")
     for entry in environment:
         if "=" not in entry:
