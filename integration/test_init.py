@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from integration.lib.container import Container, wait_until
 from integration.lib.leaks import Leaks
-from integration.lib.probe import capability_names
+from integration.lib.probe import capability_names, parse
 
 pytestmark = pytest.mark.ours_only("an annotation of this runtime")
 
@@ -157,7 +158,37 @@ def test_what_the_init_has(container: Container) -> None:
     assert os.stat(f"/proc/{program}/mem").st_uid == 1000
     assert Path(f"/proc/{container.pid}/environ").read_bytes() == b""
     assert os.readlink(f"/proc/{container.pid}/exe").startswith("/memfd:")
-    assert not any(line.split()[-1].startswith("/memfd:plan") for line in open(f"/proc/{container.pid}/maps"))
+    assert "/memfd:plan" not in Path(f"/proc/{container.pid}/maps").read_text()
+
+
+def test_terminal(container: Container) -> None:
+    """The terminal belongs to the program's process group: a key that interrupts reaches it once."""
+    container.bundle.process(terminal=True)
+    container.bundle.args("tty", "signals")
+    container.bundle.write()
+    container.used = True
+    master, slave = os.openpty()
+    data = b""
+    with container.runtime.spawn(
+        "run", "--bundle", str(container.bundle.path), container.id,
+        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(slave)
+        for wanted, then in ((b'"cmd":"signals"', b"\x03"), (b'"number":2', b"\x1c"), (b'"number":3', b"")):
+            while wanted not in data:
+                data += os.read(master, 4096)
+            os.write(master, then)
+        time.sleep(0.1)
+        container.kill("TERM")
+        with contextlib.suppress(OSError):
+            while more := os.read(master, 4096):
+                data += more
+        assert process.wait(10) == 0
+    os.close(master)
+    replies = parse(data)
+    assert replies[0]["foreground"] == replies[0]["pgid"] > 1
+    assert replies[0]["session"] == 1
+    assert [reply["number"] for reply in replies if reply["cmd"] == "signal"] == [2, 3, 15]
 
 
 def test_preserved_descriptors(container: Container, tmp_path: Path) -> None:

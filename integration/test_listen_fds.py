@@ -103,9 +103,7 @@ def test_no_number(container: Container, sockets: Callable[[int], Callable[[], N
     assert variables(report) == {}
 
 
-def test_preserved_descriptors_come_after(
-    container: Container, sockets: Callable[[int], Callable[[], None]]
-) -> None:
+def test_preserved_descriptors_come_after(container: Container, sockets: Callable[[int], Callable[[], None]]) -> None:
     """--preserve-fds counts from behind the sockets [P6, P7]."""
     report = activated(container, {"LISTEN_FDS": "1"}, "--preserve-fds", "1", preexec_fn=sockets(3))
     assert set(report["fds"]) == {"0", "1", "2", "3", "4"}

@@ -132,7 +132,9 @@ def test_run_in_the_foreground(container: Container, manager: Manager, leaks: Le
 
 def test_other_notifications_are_not_forwarded(container: Container, manager: Manager) -> None:
     """Only READY= counts; what else a program says is not for the service manager of the host [P8]."""
-    container.bundle.args(["notify", "STATUS=starting"], ["notify", "MAINPID=1"], ["notify", "STOPPING=1"], READY, "pause")
+    container.bundle.args(
+        ["notify", "STATUS=starting"], ["notify", "MAINPID=1"], ["notify", "STOPPING=1"], READY, "pause"
+    )
     container.create(env=manager.environment)
     container.start(env=manager.environment)
     told(container, manager, container.pid)
@@ -167,9 +169,7 @@ def test_delete_while_start_waits(container: Container, manager: Manager, leaks:
     """start waits without holding the container: it can be looked at, and deleted [P8]."""
     container.bundle.args("pause")
     container.create(env=manager.environment)
-    with container.runtime.spawn(
-        "start", container.id, env=manager.environment, stderr=subprocess.DEVNULL
-    ) as process:
+    with container.runtime.spawn("start", container.id, env=manager.environment, stderr=subprocess.DEVNULL) as process:
         wait_until(lambda: container.state()["status"] == "running", what="running")
         assert process.poll() is None
         before = time.monotonic()

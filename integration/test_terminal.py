@@ -179,9 +179,17 @@ def test_line_ends(waiting: Container) -> None:
 
 
 def test_modes_and_owner(waiting: Container) -> None:
-    """0, 1, 2 are one terminal: controlling, ours in the foreground, of the user, without ONLCR; no other fds [P3, P4]."""
+    """0, 1, 2 are one terminal: controlling, in the foreground, the user's, without ONLCR; no other fds [P3, P4]."""
     child = spawn(
-        waiting, "exec", "-t", "--user", "1000:1000", waiting.id, "/probe", *chain(["tty", "report"]), dimensions=(33, 99)
+        waiting,
+        "exec",
+        "-t",
+        "--user",
+        "1000:1000",
+        waiting.id,
+        "/probe",
+        *chain(["tty", "report"]),
+        dimensions=(33, 99),
     )
     output = rest(child)
     assert finish(child) == 0
@@ -349,7 +357,7 @@ def resize(master: int, rows: int, columns: int) -> None:
 
 
 def test_console_socket_of_create(shell: Container, receiver: Receiver) -> None:
-    """create: one message with one fd, the connection closed; /dev/console is the terminal; consoleSize [P2, P4, U5]."""
+    """create: one message with one fd, then closed; /dev/console is the terminal; consoleSize [P2, P4, U5]."""
     shell.bundle.process(consoleSize={"height": 31, "width": 77})
     shell.create("--console-socket", receiver.path)
     receiver.thread.join(10)

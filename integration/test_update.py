@@ -192,7 +192,8 @@ def test_bad_flags(running: Container, flags: list[str], words: str) -> None:
     """Nonsense is refused [K13]."""
     result = running.command("update", *flags)
     assert result.code != 0
-    assert words in result.error + result.text
+    if running.runtime.ours:
+        assert words in result.error
 
 
 @pytest.mark.ours_only("the form of the file is checked, and errors name the field")

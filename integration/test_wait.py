@@ -146,7 +146,7 @@ def test_foreground_run(container: Container) -> None:
     with container.runtime.spawn(
         "run", "--bundle", str(container.bundle.path), container.id, stdout=subprocess.DEVNULL
     ) as process:
-        wait_until(lambda: (container.runtime.root / container.id / "state.json").exists())
+        wait_until((container.runtime.root / container.id / "state.json").exists)
         wait_until(lambda: container.command("state").json["status"] == "running")
         time.sleep(0.1)
         with waiting(container) as waiter:

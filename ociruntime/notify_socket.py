@@ -20,8 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from _socket import socket
-
     from ociruntime.log import Log
 
 DIRECTORY = "notify"
@@ -88,8 +86,8 @@ class Proxy:
 
         address = _address(service)
         self._fd = posix.open(DIRECTORY, _NOFOLLOW, dir_fd=state_fd)
-        self._outside: socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
-        self._inside: socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
+        self._outside = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
+        self._inside = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
         try:
             try:
                 self._outside.connect(address)
@@ -153,7 +151,7 @@ class Proxy:
                 return b""
 
     def _barrier(self, log: "Log") -> None:
-        """Stay until the service manager has read all of that, at most 30 s: before, it knows us as the main process."""
+        """Stay until the service manager has read all of that, at most 30 s: until then it watches us."""
         from _socket import SCM_RIGHTS, SOL_SOCKET
         from _struct import pack
 

@@ -134,7 +134,7 @@ def lower(
 
 
 def wants_init(config: "dict[str, Any]") -> bool:
-    """Whether an annotation asks for an init beside the program: PID 1 passes signals on, reaps orphans, ends with it."""
+    """Whether an annotation asks for an init beside the program, which passes signals on, reaps, and ends with it."""
     return (config.get("annotations") or {}).get(INIT_ANNOTATION) in ("1", "true")
 
 

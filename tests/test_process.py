@@ -74,6 +74,25 @@ def test_identity_order() -> None:
     assert got.warnings == []
 
 
+@pytest.mark.parametrize(("value", "flags"), [("true", plan.INIT), ("1", plan.INIT), ("false", 0), ("", 0), (None, 0)])
+def test_an_annotation_asks_for_an_init(value: str | None, flags: int) -> None:
+    annotations = {} if value is None else {"org.ociruntime.init": value}
+    config = {"process": base(), "annotations": annotations}
+    (found,) = process.lower(config, Host(0)).execute
+    assert (found.kind, found.flags) == ("exec", flags)
+    assert not any(found.args)
+    # exec's processes have none
+    assert process.lower_process(base(), config, Host(0)).execute == [op("exec", "/process/args")]
+    assert process.lower({"annotations": annotations}, Host(0)).execute[0].flags == plan.NO_PROCESS
+
+
+def test_an_unprivileged_runtime_can_join_the_init() -> None:
+    """It may not look into a process that is not dumpable."""
+    config = {"process": base(), "annotations": {"org.ociruntime.init": "true"}}
+    (found,) = process.lower(config, Host(1000)).execute
+    assert found.args == (1,)
+
+
 def test_no_process_is_only_an_exec_op() -> None:
     """F4: create works, start fails."""
     got = process.lower({}, Host())

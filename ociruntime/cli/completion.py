@@ -147,7 +147,7 @@ def _zsh_action(flag: "Flag") -> str:
 
 
 def _zsh_flags(flags: "list[Flag]", indent: str) -> "list[str]":
-    lines = []
+    lines: list[str] = []
     for flag in flags:
         names = _spellings(flag)
         repeat = "*" if flag[2] == "repeat" else ""

@@ -29,8 +29,8 @@ ENVIRONMENT = (
     ),
     (
         "NOTIFY_SOCKET",
-        "For 'create', 'start' and 'run': the container gets a socket of its own at /run/notify, 'start' and 'run' wait "
-        "until its program has said READY=1, and tell the service manager.",
+        "For 'create', 'start' and 'run': the container gets a socket of its own at /run/notify; 'start' and 'run' "
+        "wait until its program has said READY=1, and tell the service manager.",
     ),
     ("XDG_RUNTIME_DIR", "For users other than root, the state root is the directory ociruntime below it."),
     ("USER", "Root of a user namespace counts as root, and not as a user, only if this is 'root'."),

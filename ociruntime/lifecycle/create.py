@@ -42,9 +42,8 @@ class CreateRequest:
     """What create is asked for. bundle: absolute path. config_file: "" means config.json of the bundle.
 
     pid_file: path or "". preserve_fds: how many fds from 3 on go to the container; the first listen_fds of them are
-    sockets of the caller's service manager, listen_names their names. notify_socket: the caller has one (notify_socket).
-    trace: collect the time of each op.
-    detach: nobody stays to hold a terminal. console_socket, pidfd_socket: paths or "".
+    sockets of the caller's service manager, listen_names their names. notify_socket: the caller's, or "".
+    trace: collect the time of each op. detach: nobody stays to hold a terminal. console_socket, pidfd_socket: paths or "".
     fail_op, fail_errno: fault injection for tests, see shim.encode.
     """
 

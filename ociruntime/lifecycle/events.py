@@ -249,10 +249,10 @@ def _records(runtime: "Runtime", state: "State", interval: float) -> "Iterator[d
                 over = watch.empty()
             if over and watch.pidfd < 0:
                 return
-            if over:
-                continue  # the pidfd follows
             if now >= next_stats:
                 next_stats = now + interval
-                yield {"type": "stats", "id": container_id, "data": _collect(watch.state)}
+                # Without a cgroup of its own there is still the network to tell of.
+                if not over or not watch.cgroup.paths:
+                    yield {"type": "stats", "id": container_id, "data": _collect(watch.state)}
     finally:
         watch.close()

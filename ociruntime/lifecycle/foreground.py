@@ -36,15 +36,16 @@ class Signals:
         return self
 
     def block(self) -> None:
-        from _signal import SIG_BLOCK, SIG_DFL, pthread_sigmask, signal, valid_signals
+        from _signal import SIG_BLOCK, SIG_DFL, SIG_IGN, getsignal, pthread_sigmask, signal, valid_signals
 
-        try:
-            # A caller that ignores it would have us told nothing of our children, not even their status.
-            signal(SIGCHLD, SIG_DFL)
-        except ValueError:
-            pass  # not the main thread: left to the program that we are part of
+        if getsignal(SIGCHLD) == SIG_IGN:
+            try:
+                # Whoever ignores it is told nothing of children, not even their status.
+                signal(SIGCHLD, SIG_DFL)
+            except ValueError:
+                pass  # not the main thread: left to the program that we are part of
         self.all = valid_signals()
-        self._old = pthread_sigmask(SIG_BLOCK, self.all)  # type: ignore[assignment]
+        self._old = pthread_sigmask(SIG_BLOCK, self.all)
 
     def __exit__(
         self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"

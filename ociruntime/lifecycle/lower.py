@@ -10,6 +10,7 @@ Source: runtime-spec runtime.md, "Lifecycle"; the reason for each place is besid
 """
 
 from ociruntime import capabilities, hooks, namespaces, process, sysctl
+from ociruntime.lifecycle.treatment import scheduling_ops
 from ociruntime.mounts import lower as mounts
 from ociruntime.plan import (
     BIND_CONSOLE,
@@ -75,20 +76,6 @@ def _open_inside(ops: "list[Op]") -> "list[Op]":
             item.strings = (*item.strings[:2], source.path)
             item.flags |= (RECURSIVE if source.recursive else 0) | (SOURCE_NO_FOLLOW if source.nofollow else 0)
     return ops
-
-
-def scheduling_ops(process: "dict[str, Any] | None", config: "dict[str, Any]", at: str = "/process") -> "list[Op]":
-    """What few configs ask for: the room is loaded for them only. at: JSON pointer of process."""
-    program = process or {}
-    linux = config.get("linux") or {}
-    asked = ((program, ("scheduler", "ioPriority", "execCPUAffinity")), (linux, ("personality", "memoryPolicy")))
-    for section, keys in asked:
-        for key in keys:
-            if section.get(key) is not None:
-                from ociruntime import scheduling
-
-                return scheduling.lower(process, config, at)
-    return []
 
 
 def _bounding(config: "dict[str, Any]") -> int:

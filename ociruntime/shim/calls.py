@@ -41,7 +41,7 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
 def pidfd_exit(pidfd: int) -> "int | None":
     """The wait status of the process of a pidfd that was opened before its end; None: there is none (yet).
 
-    Told from Linux 6.15 on, and only once the process has been collected by its parent. Source: pidfd.h, PIDFD_GET_INFO.
+    Told from Linux 6.15 on, and only once the process has been collected by its parent. Source: linux/pidfd.h.
     """
     status = ffi.new("int *")
     return status[0] if lib.shim_pidfd_exit(pidfd, status) == 0 else None

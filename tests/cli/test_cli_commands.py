@@ -1,12 +1,15 @@
 """Each command: what it asks of the library, what it prints."""
 
 import json
+import os
+import posix
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ociruntime.cli import main as cli_main
 from ociruntime.cli.commands.list import table
 from ociruntime.cli.main import main
 from ociruntime.errors import UnsupportedError
@@ -22,6 +25,9 @@ NOTHING = {
     "console_socket": None,
     "pidfd_socket": None,
     "config_file": None,
+    "listen_fds": 0,
+    "listen_names": "",
+    "notify_socket": "",
 }
 
 
@@ -55,6 +61,24 @@ def test_create_config_file(fake: Fake, tmp_path: Path, monkeypatch: pytest.Monk
     assert fake.calls[1] == ("create", "/b", "web", NOTHING | {"config_file": f"{tmp_path}/other.json"})
 
 
+def test_what_a_service_manager_passes(fake: Fake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment = {b"LISTEN_FDS": b"1", b"LISTEN_PID": b"%d" % os.getpid(), b"LISTEN_FDNAMES": b"web"}
+    monkeypatch.setattr(posix, "environ", {**environment, b"NOTIFY_SOCKET": b"/n"})
+    monkeypatch.setattr(cli_main, "_missing_fd", lambda count: 4 if count > 1 else -1)
+    assert main(["--root=/r", "create", "-b", "/b", "web"]) == 0
+    given = {"listen_fds": 1, "listen_names": "web", "notify_socket": "/n"}
+    assert fake.calls[1] == ("create", "/b", "web", NOTHING | given)
+    assert main(["--root=/r", "start", "web"]) == 0
+    assert fake.calls[3] == ("start", "web", {"notify_socket": "/n"})
+    fake.calls.clear()
+    assert main(["--root=/r", f"--log={tmp_path}/1", "run", "-b", "/b", "--preserve-fds", "1", "web"]) == 1
+    assert "--preserve-fds: file descriptor 4 " in (tmp_path / "1").read_text()
+    monkeypatch.setitem(posix.environ, b"LISTEN_FDS", b"2")
+    assert main(["--root=/r", f"--log={tmp_path}/2", "run", "-b", "/b", "web"]) == 1
+    assert "LISTEN_FDS: file descriptor 4 " in (tmp_path / "2").read_text()
+    assert fake.calls == []
+
+
 def test_preserve_fds(fake: Fake) -> None:
     assert main(["--root=/r", "create", "--preserve-fds", "100000", "web"]) == 1
     assert fake.calls == []
@@ -72,7 +96,7 @@ def test_run_exits_with_the_programs_code(fake: Fake) -> None:
 @pytest.mark.parametrize(
     ("words", "call"),
     [
-        (["start", "web"], ("start", "web", {})),
+        (["start", "web"], ("start", "web", {"notify_socket": ""})),
         (["kill", "web"], ("kill", "web", 15, {"all": False})),
         (["kill", "--all", "web", "9"], ("kill", "web", 9, {"all": True})),
         (["kill", "web", "SIGUSR1", "-a"], ("kill", "web", 10, {"all": True})),
@@ -86,6 +110,26 @@ def test_simple_commands(words: list[str], call: tuple[object, ...], fake: Fake,
     assert main(["--root=/r", *words]) == 0
     assert fake.calls[1] == call
     assert capfd.readouterr() == ("", "")
+
+
+def test_wait(fake: Fake, capfd: Capture) -> None:
+    fake.answers["wait"] = 137
+    assert main(["--root=/r", "wait", "web"]) == 0
+    assert fake.calls[1] == ("wait", "web", {})
+    assert capfd.readouterr() == ("137\n", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(fake: Fake, capfd: Capture, shell: str) -> None:
+    assert main(["completion", shell]) == 0
+    out, err = capfd.readouterr()
+    assert f"{shell} completion for ociruntime" in out
+    assert err == ""
+
+
+def test_completion_of_an_unknown_shell(fake: Fake, capfd: Capture) -> None:
+    assert main(["completion", "tcsh"]) == 1
+    assert "not 'tcsh'" in capfd.readouterr().err
 
 
 def test_kill_unknown_signal(fake: Fake, capfd: Capture) -> None:

@@ -58,6 +58,31 @@ def test_process_stat_with_a_nasty_name(child: subprocess.Popen[bytes], tmp_path
         process.wait()
 
 
+@pytest.mark.parametrize(("script", "expected"), [("exit 7", 7 << 8), ("exit 0", 0), ("kill -15 $$", 15)])
+def test_zombie_status(script: str, expected: int) -> None:
+    process = subprocess.Popen(["sh", "-c", script])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    started = status.process_stat(process.pid)[1]
+    assert status.zombie_status(process.pid, started) == expected
+    assert status.zombie_status(process.pid, started + 1) is None
+    process.wait()
+    assert status.zombie_status(process.pid, started) is None
+
+
+def test_zombie_status_of_the_living_and_of_others(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert status.zombie_status(child.pid, status.process_stat(child.pid)[1]) is None
+    # what a caller sees that may not look into the process: 0 where the exit status would be
+    line = b"5 (x) Z " + b" ".join(b"100" if field == 22 else b"0" for field in range(4, 53))
+    monkeypatch.setattr(status, "read_file", lambda path: line)
+    assert status.zombie_status(5, 100) is None
+    shown = line.split()
+    shown[34], shown[51] = b"1", b"256"
+    monkeypatch.setattr(status, "read_file", lambda path: b" ".join(shown))
+    assert status.zombie_status(5, 100) == 256
+
+
 def test_boot_id() -> None:
     assert status.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 

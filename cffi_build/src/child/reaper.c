@@ -96,6 +96,7 @@ static int reap(long program)
 
 int stay_as_init(struct child *c, const struct plan_op *op)
 {
+    bool dumpable = op->args[0] != 0; /* op goes with the plan */
     uint64_t all = ~0ULL;
     long program, ret = set_mask(all);
 
@@ -109,7 +110,7 @@ int stay_as_init(struct child *c, const struct plan_op *op)
         return become_program(c);
     let_go(c);
     drop_capabilities();
-    if (op->args[0] != 0)
+    if (dumpable)
         sys_prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     for (;;) {
         int code = reap(program);
