@@ -205,8 +205,8 @@ COMMANDS: "dict[str, Command]" = {
         "wait for the end of a container", "ID", 1, 1, True, (),
         (
             "Waits until the init process of the container has ended and prints its exit status: the program's exit "
-            "code, or 128 + N if signal N ended it. The status is kept until 'delete'. Whoever waits only after the end "
-            "of the container may be told that the status is unknown: it belongs to the process that called 'create'."
+            "code, or 128 + N if signal N ended it. The status is kept until 'delete'. Whoever waits only after the "
+            "end of the container may be told that the status is unknown: it belongs to the caller of 'create'."
         ),
     ),
 }  # fmt: skip

@@ -43,7 +43,8 @@ class CreateRequest:
 
     pid_file: path or "". preserve_fds: how many fds from 3 on go to the container; the first listen_fds of them are
     sockets of the caller's service manager, listen_names their names. notify_socket: the caller's, or "".
-    trace: collect the time of each op. detach: nobody stays to hold a terminal. console_socket, pidfd_socket: paths or "".
+    trace: collect the time of each op. detach: nobody stays to hold a terminal. console_socket, pidfd_socket: paths,
+    or "".
     fail_op, fail_errno: fault injection for tests, see shim.encode.
     """
 

@@ -7,7 +7,7 @@ runs the starred part of the order in lower.py and ends in execve, whose success
 import posix
 from errno import EBUSY, ENOENT, EOPNOTSUPP, EPIPE
 
-from ociruntime import host
+from ociruntime import capabilities, host, process
 from ociruntime.cgroups import manager
 from ociruntime.cgroups.files import exists
 from ociruntime.errors import ConfigError, OCIError, StateError, StepError, from_oserror
@@ -16,6 +16,7 @@ from ociruntime.lifecycle.sockets import FdSocket, check_console
 from ociruntime.lifecycle.treatment import scheduling_ops
 from ociruntime.namespaces import FLAGS
 from ociruntime.plan import NO_BIND, NO_PROCFS, SYNC_CONSOLE, SYNC_CREATED, SYNC_LISTENER, SYNC_READY, FdSource, op
+from ociruntime.seccomp import compile as seccomp
 from ociruntime.state import pidfile, status
 
 TYPE_CHECKING = False
@@ -259,12 +260,6 @@ class _Execution:
         self.pidfd_socket: FdSocket | None = None
         self.master = -1
         self.pid_file = ""
-
-    def _lower(self) -> None:
-        """Lower the process while the intermediate is joining. The rooms are loaded here: until then nothing waits."""
-        from ociruntime import capabilities, process
-        from ociruntime.seccomp import compile as seccomp
-
         self.who = process.lower_process(
             self.process,
             config,
@@ -282,6 +277,10 @@ class _Execution:
 
     def run(self) -> Executed:
         request = self.request
+        # What the container's own config says was told at create already.
+        tell = self.log.warning if request.process is not None or request.capabilities else self.log.debug
+        for pointer, text in self.who.warnings:
+            tell(f"{pointer}: {text}")
         terminal = self.process.get("terminal") is True
         check_console(terminal, request.detach, request.console_socket)
         self.child = child = Child(self.log, what="exec process")
@@ -291,12 +290,6 @@ class _Execution:
             if request.pidfd_socket:
                 self.pidfd_socket = FdSocket("--pidfd-socket", request.pidfd_socket, self.state.bundle)
             self._spawn()
-            self._lower()
-            child.await_init(self._boot_error)
-            # What the container's own config says was told at create already.
-            tell = self.log.warning if request.process is not None or request.capabilities else self.log.debug
-            for pointer, text in self.who.warnings:
-                tell(f"{pointer}: {text}")
             child.send_plan(self._ops(terminal), preserve_fds=request.preserve_fds)
             child.converse(self._answer)
             child.until_exec()
@@ -332,6 +325,7 @@ class _Execution:
                 raise self._gone()
             self._clone_into_cgroup()
             self.child.channel.send_boot(joins=[(flags, pidfd)] if flags else [], intermediate=True)
+            self.child.await_init(self._boot_error)
         finally:
             posix.close(pidfd)
 

@@ -18,11 +18,33 @@ from ociruntime.state.store import StateRoot
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
+    from typing import Any, TypedDict, Unpack
 
     from ociruntime.lifecycle.create import CreateRequest
     from ociruntime.lifecycle.exec import ExecRequest
     from ociruntime.log import Log
+
+    class CreateOptions(TypedDict, total=False):
+        """Options of create() and run().
+
+        pid_file: gets the pid in decimal, without a newline. config_file: instead of the bundle's config.json.
+        The fds 3.. go to the container: listen_fds sockets, which it is told of as man sd_listen_fds(3) says
+        (listen_names: their names, with colons between), then preserve_fds others.
+        no_pivot: move the root instead of pivot_root(2). no_new_keyring: keep the caller's session keyring.
+        console_socket, pidfd_socket: AF_UNIX sockets that get the terminal's master, a pidfd of the init process.
+        notify_socket: the service manager's, see start(); for create it only matters that there is one.
+        """
+
+        pid_file: str | None
+        preserve_fds: int
+        no_pivot: bool
+        no_new_keyring: bool
+        console_socket: str | None
+        pidfd_socket: str | None
+        config_file: str | None
+        listen_fds: int
+        listen_names: str
+        notify_socket: str
 
 
 class Runtime:
@@ -56,41 +78,17 @@ class Runtime:
         self,
         bundle: str,
         container_id: str,
-        *,
-        pid_file: "str | None" = None,
-        preserve_fds: int = 0,
-        no_pivot: bool = False,
-        no_new_keyring: bool = False,
-        console_socket: "str | None" = None,
-        pidfd_socket: "str | None" = None,
-        config_file: "str | None" = None,
-        listen_fds: int = 0,
-        listen_names: str = "",
-        notify_socket: str = "",
+        **options: "Unpack[CreateOptions]",
     ) -> int:
         """Create a container from a bundle directory; its process waits for start(). Returns the pid.
 
-        pid_file: gets the pid in decimal, without a newline. config_file: instead of the bundle's config.json.
-        The fds 3.. go to the container: listen_fds sockets, which it is told of as man sd_listen_fds(3) says
-        (listen_names: their names, with colons between), then preserve_fds others.
-        notify_socket: the service manager's, see start(); here it only matters that there is one.
+        options: see CreateOptions.
         Raises ConfigError, UnsupportedError, ExistsError, StepError, HookError: nothing is left behind then.
         Source: runtime-spec runtime.md, "Create".
         """
         from ociruntime.lifecycle import create
 
-        request = _request(
-            bundle,
-            container_id,
-            pid_file,
-            preserve_fds,
-            no_pivot,
-            no_new_keyring,
-            console_socket,
-            pidfd_socket,
-            config_file,
-        )
-        request.add_activation(preserve_fds, listen_fds, listen_names, notify_socket)
+        request = _request(bundle, container_id, options)
         created = create.create(self, request)
         posix.close(created.pidfd)
         return created.pid
@@ -113,16 +111,7 @@ class Runtime:
         detach: bool = False,
         keep: bool = False,
         no_subreaper: bool = False,
-        pid_file: "str | None" = None,
-        preserve_fds: int = 0,
-        no_pivot: bool = False,
-        no_new_keyring: bool = False,
-        console_socket: "str | None" = None,
-        pidfd_socket: "str | None" = None,
-        config_file: "str | None" = None,
-        listen_fds: int = 0,
-        listen_names: str = "",
-        notify_socket: str = "",
+        **options: "Unpack[CreateOptions]",
     ) -> int:
         """create() and start(); unless detach, wait for the program and delete the container (unless keep).
 
@@ -131,18 +120,7 @@ class Runtime:
         """
         from ociruntime.lifecycle import run
 
-        request = _request(
-            bundle,
-            container_id,
-            pid_file,
-            preserve_fds,
-            no_pivot,
-            no_new_keyring,
-            console_socket,
-            pidfd_socket,
-            config_file,
-        )
-        request.add_activation(preserve_fds, listen_fds, listen_names, notify_socket)
+        request = _request(bundle, container_id, options)
         request.detach = detach
         return run.run(self, request, keep=keep, subreaper=not no_subreaper)
 
@@ -293,30 +271,15 @@ class Runtime:
         return path
 
 
-def _request(
-    bundle: str,
-    container_id: str,
-    pid_file: "str | None",
-    preserve_fds: int,
-    no_pivot: bool,
-    no_new_keyring: bool,
-    console_socket: "str | None",
-    pidfd_socket: "str | None",
-    config_file: "str | None",
-) -> "CreateRequest":
+def _request(bundle: str, container_id: str, options: "CreateOptions") -> "CreateRequest":
+    """What create is asked for: a bundle made absolute, options that are None left out."""
     from ociruntime.lifecycle.create import CreateRequest
 
     cwd = "" if bundle[:1] == "/" else posix.getcwd()
     if cwd:
         bundle = cwd if bundle in ("", ".") else f"{cwd}/{bundle}"
-    return CreateRequest(
-        bundle,
-        container_id,
-        config_file=config_file or "",
-        pid_file=pid_file or "",
-        preserve_fds=preserve_fds,
-        no_pivot=no_pivot,
-        no_new_keyring=no_new_keyring,
-        console_socket=console_socket or "",
-        pidfd_socket=pidfd_socket or "",
-    )
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    activation = given.pop("listen_fds", 0), given.pop("listen_names", ""), given.pop("notify_socket", "")
+    request = CreateRequest(bundle, container_id, **given)
+    request.add_activation(request.preserve_fds, *activation)
+    return request

@@ -149,7 +149,7 @@ def test_lines_of_engines(line: str) -> None:
 def test_table_is_consistent() -> None:
     for name, (summary, _, least, most, interleaved, flags, description) in COMMANDS.items():
         assert summary and description.endswith("."), name
-        assert 0 <= least
+        assert least >= 0
         assert least <= most or most == -1
         assert isinstance(interleaved, bool)
         words = [word for flag in flags for word in flag[:2] if word]

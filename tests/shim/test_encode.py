@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ociruntime import plan
 from ociruntime.plan import FdSource, Op, op
 
 native = pytest.importorskip("ociruntime.shim._native", reason="the compiled module is not built: make build")
 
-from ociruntime.shim import encode as encoder  # noqa: E402
-from ociruntime.shim import sync  # noqa: E402
+from ociruntime.shim import encode as encoder, sync  # noqa: E402
 
 HEADER = (Path(__file__).resolve().parents[2] / "cffi_build" / "include" / "shim.h").read_text()
 KINDS = [name.lower() for name in re.findall(r"^    OP_(\w+) = \d+,", HEADER, re.MULTILINE)][1:]
