@@ -184,10 +184,11 @@ static void start_process(void *argument)
     struct process_request *r = start->request;
     int *streams[] = { &r->stdin_fd, &r->stdout_fd, &r->stderr_fd };
     sigset_t none;
-    struct sigaction action = { .sa_handler = SIG_DFL };
+    const unsigned long action[4] = { 0 }; /* the kernel's sigaction: SIG_DFL, no flags, no mask */
 
+    /* not sigaction(3): libc keeps two signals for itself, which a caller may have left ignored all the same */
     for (int signal = 1; signal < 65; signal++)
-        sigaction(signal, &action, NULL); /* EINVAL for KILL, STOP and libc's own two: nothing to do there */
+        syscall(SYS_rt_sigaction, signal, action, NULL, 8); /* EINVAL for KILL and STOP: nothing to do there */
     sigemptyset(&none);
     if (r->new_session)
         setsid();
