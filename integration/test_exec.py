@@ -150,6 +150,7 @@ def test_paused_container(running: Container) -> None:
     result = running.execute("exit 5")
     assert result.code == 255
     assert "paused" in result.error
+    known = leak_tools.children()
     process = running.runtime.spawn("exec", "--ignore-paused", running.id, "/probe", "exit", "5")
     time.sleep(0.3)
     assert process.poll() is None or not running.runtime.ours
@@ -159,9 +160,9 @@ def test_paused_container(running: Container) -> None:
 
 @pytest.mark.ours_only("until the program runs, signals end exec")
 @pytest.mark.requires("v1:freezer")
-def orphans_beside(pid: int) -> list[int]:
-    """Collect our dead children; those that are left beside pid."""
-    left = [child for child in leak_tools.children() if child != pid]
+def new_orphans(known: list[int]) -> list[int]:
+    """Collect those of our children that are dead and not known; the live ones of them."""
+    left = [child for child in leak_tools.children() if child not in known]
     for child in list(left):
         with contextlib.suppress(ChildProcessError):
             if os.waitpid(child, os.WNOHANG)[0]:
@@ -177,8 +178,8 @@ def test_giving_up(running: Container) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(10) != 5
     running.command("resume").ok()
-    # An orphan, ours to collect: the container's PID namespace cannot end before it. Others may be on the list, too.
-    wait_until(lambda: not orphans_beside(running.pid), what="the end of the process")
+    # An orphan, ours to collect: the container's PID namespace cannot end before it.
+    wait_until(lambda: not new_orphans(known), what="the end of the process")
     assert json.loads(running.command("ps", "-f", "json").out) == [running.pid]
 
 
