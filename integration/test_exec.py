@@ -150,7 +150,6 @@ def test_paused_container(running: Container) -> None:
     result = running.execute("exit 5")
     assert result.code == 255
     assert "paused" in result.error
-    known = leak_tools.children()
     process = running.runtime.spawn("exec", "--ignore-paused", running.id, "/probe", "exit", "5")
     time.sleep(0.3)
     assert process.poll() is None or not running.runtime.ours
@@ -173,6 +172,7 @@ def new_orphans(known: list[int]) -> list[int]:
 def test_giving_up(running: Container) -> None:
     """An exec that waits can be ended by a signal, and its process goes with it [K4]."""
     running.command("pause").ok()
+    known = leak_tools.children()
     process = running.runtime.spawn("exec", "--ignore-paused", running.id, "/probe", "exit", "5")
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
