@@ -157,8 +157,6 @@ def test_paused_container(running: Container) -> None:
     assert process.wait(10) == 5
 
 
-@pytest.mark.ours_only("until the program runs, signals end exec")
-@pytest.mark.requires("v1:freezer")
 def new_orphans(known: list[int]) -> list[int]:
     """Collect those of our children that are dead and not known; the live ones of them."""
     left = [child for child in leak_tools.children() if child not in known]
@@ -169,6 +167,8 @@ def new_orphans(known: list[int]) -> list[int]:
     return left
 
 
+@pytest.mark.ours_only("until the program runs, signals end exec")
+@pytest.mark.requires("v1:freezer")
 def test_giving_up(running: Container) -> None:
     """An exec that waits can be ended by a signal, and its process goes with it [K4]."""
     running.command("pause").ok()
