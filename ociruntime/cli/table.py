@@ -57,7 +57,10 @@ COMMANDS: "dict[str, Command]" = {
     ),
     "delete": (
         "delete a container", "ID", 1, 1, True,
-        (("force", "f", "bool", "", "whatever its status: kill it first, and do not mind if it does not exist"),),
+        (
+            ("force", "f", "bool", "", "whatever its status: kill it first, and do not mind if it does not exist"),
+            ("regex", "", "bool", "", "ID is a regular expression: every container whose whole ID matches"),
+        ),
         (
             "Deletes a container that is stopped or was never started, with its cgroup and all that 'create' made. "
             "A running or paused one is refused unless --force is given."
@@ -109,7 +112,10 @@ COMMANDS: "dict[str, Command]" = {
     ),
     "kill": (
         "send a signal to a container", "ID [SIGNAL]", 1, 2, True,
-        (("all", "a", "bool", "", "send it to every process of the container; no error if none is left"),),
+        (
+            ("all", "a", "bool", "", "send it to every process of the container; no error if none is left"),
+            ("regex", "", "bool", "", "ID is a regular expression: every container whose whole ID matches"),
+        ),
         (
             "Sends SIGNAL (default TERM) to the init process. SIGNAL is a name with or without SIG, or a number; "
             "0 only probes. KILL ends every process of a container that has no PID namespace of its own."

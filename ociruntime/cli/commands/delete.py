@@ -8,5 +8,11 @@ if TYPE_CHECKING:
 
 def run(options: "Options", arguments: "list[str]", context: "Context") -> int:
     """Delete a container."""
-    context.runtime().delete(arguments[0], force=options.flag("force"))
+    runtime = context.runtime()
+    force = options.flag("force")
+    if options.flag("regex"):
+        from ociruntime.cli.matching import each
+
+        return each(context, runtime, arguments[0], lambda name: runtime.delete(name, force=force))
+    runtime.delete(arguments[0], force=force)
     return 0

@@ -11,5 +11,11 @@ if TYPE_CHECKING:
 def run(options: "Options", arguments: "list[str]", context: "Context") -> int:
     """Send a signal, TERM unless another one is named."""
     signal = number(arguments[1]) if len(arguments) > 1 else 15
-    context.runtime().kill(arguments[0], signal, all=options.flag("all"))
+    runtime = context.runtime()
+    everything = options.flag("all")
+    if options.flag("regex"):
+        from ociruntime.cli.matching import each
+
+        return each(context, runtime, arguments[0], lambda name: runtime.kill(name, signal, all=everything))
+    runtime.kill(arguments[0], signal, all=everything)
     return 0
