@@ -4,27 +4,12 @@ from ociruntime.cli.context import absolute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypedDict
-
     from ociruntime.cli.context import Context
     from ociruntime.cli.parser import Options
-
-    class CreateArguments(TypedDict):
-        """Keyword arguments that ``Runtime.create`` and ``Runtime.run`` share."""
-
-        pid_file: str | None
-        preserve_fds: int
-        no_pivot: bool
-        no_new_keyring: bool
-        console_socket: str | None
-        pidfd_socket: str | None
-        config_file: str | None
-        listen_fds: int
-        listen_names: str
-        notify_socket: str
+    from ociruntime.lifecycle.runtime import CreateOptions
 
 
-def create_arguments(options: "Options", context: "Context") -> "CreateArguments":
+def create_arguments(options: "Options", context: "Context") -> "CreateOptions":
     """Translate the flags of create. --pid-file and --config are relative to the current directory, the sockets to the
     bundle (rows P1, P2): those are passed on as they are.
     """
