@@ -25,7 +25,7 @@ C_INCLUDES = -Icffi_build/include -Icffi_build/src/parent -Icffi_build/src/child
 GENERATED = ociruntime/config/_generated.py
 
 .DELETE_ON_ERROR:
-.PHONY: FORCE all dev build fmt lint type unit cunit integration check test demo bench conformance install uninstall man completion clean
+.PHONY: FORCE all dev build fmt lint type unit cunit integration engines check test demo bench conformance install uninstall man completion clean
 
 all: build
 
@@ -90,6 +90,11 @@ cunit: $(STAMPS)/venv-dev
 
 integration: $(STAMPS)/venv-dev $(STAMPS)/system-test build
 	$(VENV)/bin/pytest -q integration
+
+# one table per engine: our runtime, runc, crun; make engines ENGINES=podman
+engines: ENGINES ?= podman containerd docker cri
+engines: $(STAMPS)/venv-dev $(STAMPS)/system-test build
+	$(PY) integration/engines/table.py $(ENGINES)
 
 # unit has the C tests too
 check: lint type unit
