@@ -12,15 +12,20 @@ in which runtimes keep their containers).
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
+import fcntl
 import json
 import os
+import pty
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from pathlib import Path
@@ -105,11 +110,18 @@ def furnish(settings: dict[str, Any]) -> None:
 
 
 class Command:
-    """A command that runs, or has run. Its output goes to unnamed files: what it leaves running cannot hold us up."""
+    """A command that runs, or has run. Its output goes to unnamed files: what it leaves running cannot hold us up.
+
+    terminal: its standard streams are a terminal, its controlling one, and "out" is what appears there.
+    """
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.out = tempfile.TemporaryFile()  # noqa: SIM115
         self.err = tempfile.TemporaryFile()  # noqa: SIM115
+        self.terminal = -1
+        if request.get("terminal", False):
+            self.start_on_terminal(request)
+            return
         piped = request.get("open_stdin", False)
         with tempfile.TemporaryFile() as given:
             given.write(base64.b64decode(request.get("stdin", "")))
@@ -122,6 +134,40 @@ class Command:
                 env=request["env"],
                 start_new_session=True,
             )
+
+    def start_on_terminal(self, request: dict[str, Any]) -> None:
+        """Start it on a new terminal of 24 lines; a thread collects what appears there."""
+        self.terminal, other = pty.openpty()
+        self.resize(24, 80)
+        # setsid(1) and not start_new_session: it makes the terminal the controlling one, and keeps the PID.
+        self.process = subprocess.Popen(
+            ["setsid", "-c", *request["argv"]], stdin=other, stdout=other, stderr=other, env=request["env"]
+        )
+        os.close(other)
+        self.copier = threading.Thread(target=self.copy, daemon=True)
+        self.copier.start()
+
+    def copy(self) -> None:
+        """What appears on the terminal, until nobody has it open any more."""
+        with contextlib.suppress(OSError):
+            while data := os.read(self.terminal, 65536):
+                os.write(self.out.fileno(), data)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Another size of the terminal; its foreground processes get SIGWINCH."""
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    def write(self, data: bytes) -> None:
+        """To its stdin, or as if typed at its terminal. No data: the end of stdin."""
+        if self.terminal >= 0:
+            os.write(self.terminal, data)
+            return
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(data)
+            self.process.stdin.flush()
+            if not data:
+                self.process.stdin.close()
 
     def output(self) -> dict[str, Any]:
         """What it has written up to now. pread: the files' positions belong to the command."""
@@ -140,6 +186,9 @@ class Command:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
             return shown
+        if self.terminal >= 0:
+            self.copier.join(5)
+            os.close(self.terminal)
         shown = self.output()
         self.out.close()
         self.err.close()
@@ -202,6 +251,12 @@ class Agent:
             return self.commands[request["pid"]].output()
         if kind == "signal":
             self.commands[request["pid"]].process.send_signal(request["number"])
+            return {}
+        if kind == "write":
+            self.commands[request["pid"]].write(base64.b64decode(request["data"]))
+            return {}
+        if kind == "resize":
+            self.commands[request["pid"]].resize(request["rows"], request["columns"])
             return {}
         if kind == "look":
             return look(self.settings)

@@ -58,10 +58,10 @@ class Podman:
         argv, env = self.argv(words, json_log)
         return self.sandbox.run(argv, env=env, timeout=timeout, stdin=stdin)
 
-    def start(self, *words: str) -> Running:
+    def start(self, *words: str, terminal: bool = False) -> Running:
         """A podman command that is not waited for."""
         argv, env = self.argv(words, False)
-        return self.sandbox.start(argv, env=env, open_stdin=True)
+        return self.sandbox.start(argv, env=env, open_stdin=not terminal, terminal=terminal)
 
     def run(self, *words: str, options: Sequence[str] = (), **how: Any) -> Result:
         """podman run --rm, with these options, of these words."""

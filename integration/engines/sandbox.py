@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from integration.lib import host
+from integration.lib.container import wait_until
 from integration.lib.runtime import Result
 
 AGENT = Path(__file__).with_name("agent.py")
@@ -77,6 +78,18 @@ class Running:
     def signal(self, number: int) -> None:
         """Send it a signal."""
         self.sandbox.ask("signal", pid=self.pid, number=number)
+
+    def write(self, data: bytes) -> None:
+        """To its stdin (started with open_stdin) or typed at its terminal; nothing is the end of stdin."""
+        self.sandbox.ask("write", pid=self.pid, data=base64.b64encode(data).decode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size of its terminal."""
+        self.sandbox.ask("resize", pid=self.pid, rows=rows, columns=columns)
+
+    def wait_for(self, text: bytes, timeout: float = 20) -> None:
+        """Until it has written this."""
+        wait_until(lambda: text in self.output().out, timeout, f"{text!r} from {' '.join(self.argv[-4:])}")
 
     def wait(self, timeout: float = 30) -> Result:
         """Its end."""
@@ -168,10 +181,18 @@ class Sandbox:
         answer = self.ask("run", argv=list(argv), timeout=timeout, env={**self.env, **(env or {})}, stdin=given)
         return as_result(argv, answer, timeout)
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, open_stdin: bool = False) -> Running:
-        """Start a command."""
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        open_stdin: bool = False,
+        terminal: bool = False,
+    ) -> Running:
+        """Start a command; terminal: on a terminal of its own."""
         whole = {**self.env, **(env or {})}
-        return Running(self, argv, self.ask("start", argv=list(argv), env=whole, open_stdin=open_stdin)["pid"])
+        request = {"argv": list(argv), "env": whole, "open_stdin": open_stdin, "terminal": terminal}
+        return Running(self, argv, self.ask("start", **request)["pid"])
 
     def read(self, path: str) -> str:
         """A file of the sandbox, stripped."""
