@@ -21,7 +21,7 @@ UNSAFE_ANNOTATIONS = (
 )
 
 CGROUP = {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False}
-IDMAP = False
+IDMAP = True
 NET_DEVICES = True
 INTEL_RDT = True
 INTEL_RDT_MONITORING = True

@@ -101,6 +101,10 @@ class Namespaces:
         """Whether the container has this ID, as far as the config tells. kind: "uid" or "gid"."""
         return host_id(self.uid_ranges if kind == "uid" else self.gid_ranges, number) is not None
 
+    def ranges(self, entries: "list[dict[str, Any]]", at: str) -> "Ranges":
+        """Mappings found elsewhere in the config, at this pointer, checked as the container's own are."""
+        return _ranges(entries, at)
+
 
 def lower(config: "dict[str, Any]", host: "Host") -> Namespaces:
     """Lower /linux/namespaces, /linux/uidMappings, /linux/gidMappings and /linux/timeOffsets.

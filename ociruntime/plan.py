@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    Ranges = tuple[tuple[int, int, int], ...]
+
 # plan_op.flags (shim.h, OPF_*)
 RECURSIVE = 1
 STDOUT = 1
@@ -77,22 +79,52 @@ SYNC_CONSOLE = 7
 SYNC_LISTENER = 6
 
 
-class FdSource:
-    """What the parent opens for an op. kind: "tree" (open_tree CLONE; path may be a symlink unless nofollow),
-    "write" (O_WRONLY, an existing file), "append" (a log: made with mode 0700 if missing), "path" (O_PATH).
-    recursive: for trees.
+class IdMap:
+    """The mapping of an id-mapped mount. uids, gids: (ID in the file system, host ID, size); both empty: those of the
+    container's user namespace. recursive: for every mount of the tree.
     """
 
-    __slots__ = ("kind", "nofollow", "path", "recursive")
+    __slots__ = ("gids", "recursive", "uids")
 
-    def __init__(self, kind: str, path: str, recursive: bool = False, nofollow: bool = False) -> None:
+    def __init__(self, uids: "Ranges" = (), gids: "Ranges" = (), recursive: bool = False) -> None:
+        self.uids = uids
+        self.gids = gids
+        self.recursive = recursive
+
+    def __repr__(self) -> str:
+        return f"{'ridmap' if self.recursive else 'idmap'}={self.uids};{self.gids}"
+
+
+class FdSource:
+    """What the parent opens for an op. kind: "tree" (open_tree CLONE; path may be a symlink unless nofollow),
+    "filesystem" (a new one of the type path, detached; parameters: (key, value), value "" is a flag), "write"
+    (O_WRONLY, an existing file), "append" (a log: made with mode 0700 if missing), "path" (O_PATH).
+    recursive: for trees. idmap: for trees and file systems.
+    """
+
+    __slots__ = ("idmap", "kind", "nofollow", "parameters", "path", "recursive")
+
+    def __init__(
+        self,
+        kind: str,
+        path: str,
+        recursive: bool = False,
+        nofollow: bool = False,
+        idmap: "IdMap | None" = None,
+        parameters: "Sequence[tuple[str, str]]" = (),
+    ) -> None:
         self.kind = kind
         self.path = path
         self.recursive = recursive
         self.nofollow = nofollow
+        self.idmap = idmap
+        self.parameters = parameters
 
     def __repr__(self) -> str:
         extra = (", recursive" if self.recursive else "") + (", nofollow" if self.nofollow else "")
+        extra += "".join(f", {key}={value}" for key, value in self.parameters)
+        if self.idmap is not None:
+            extra += f", {self.idmap!r}"
         return f"<{self.kind} {self.path!r}{extra}>"
 
     def __eq__(self, other: object) -> bool:

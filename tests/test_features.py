@@ -54,10 +54,15 @@ def test_seccomp_with_and_without_the_binding(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_is_not_there_is_not_claimed() -> None:
-    """Engines turn user namespaces on because of idmap, and so on: each key here has its own feature to wait for."""
-    assert linux()["mountExtensions"] == {"idmap": {"enabled": False}}
+    """Engines turn user namespaces on because of what is said here: each key here has its own feature to wait for."""
     assert linux()["cgroup"]["systemd"] is False
     assert features.document()["annotations"]["org.opencontainers.runc.checkpoint.enabled"] == "false"  # type: ignore[index]
+
+
+def test_id_mapped_mounts() -> None:
+    """The options and the section say the same."""
+    assert linux()["mountExtensions"] == {"idmap": {"enabled": True}}
+    assert {"idmap", "ridmap"} <= set(features.document()["mountOptions"])  # type: ignore[call-overload]
 
 
 def test_memory_policies_are_the_tables() -> None:

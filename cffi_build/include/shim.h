@@ -53,7 +53,8 @@ enum op_kind {
     OP_ROOTFS = 7,             /* strings[0]: host path of the rootfs; args[0], args[1]: its st_dev and st_ino.
                                   Opens, verifies, binds it on itself (recursive), keeps the root fd */
     OP_MOUNT = 8,              /* a new file system. strings: type, destination, source, fs options
-                                  (args[3] times "key\0value\0"; an empty value is a flag);
+                                  (args[3] times "key\0value\0"; an empty value is a flag); or fd: the parent has
+                                  made it (id-mapped), detached, and only its place is missing;
                                   args[0]: attr_set | attr_clr << 32 (MOUNT_ATTR_*), args[1]: the same, recursive,
                                   args[2]: propagation (one MS_*, | MS_REC) or 0 */
     OP_BIND = 9,               /* fd: a detached tree (open_tree CLONE), or -1: the source is opened here, by its host
@@ -230,6 +231,12 @@ int shim_open_tree(int dirfd, const char *path, unsigned int flags);
 int shim_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
 int shim_mount_setattr(int dirfd, const char *path, unsigned int flags, uint64_t set, uint64_t clr, uint64_t propagation,
                        int userns_fd);
+/* A new file system, mounted nowhere: its fd. parameters: n times "key\0value\0" for fsconfig, an empty value is a flag.
+   What failed is left in message ("fsconfig size\0"), the kernel's own words behind it ("Bad value for 'size'\0"). */
+int shim_new_filesystem(const char *type, const char *parameters, int n, char *message, size_t size);
+/* A user namespace without a process, with these maps (text of uid_map and gid_map): its fd. -errno; *failed: 0 clone,
+   1 uid_map, 2 gid_map, 3 the namespace's file. */
+int shim_new_userns(const char *uid_map, const char *gid_map, int *failed);
 int shim_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
 int shim_set_subreaper(int on);
 int shim_set_dumpable(int on);

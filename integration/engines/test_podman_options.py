@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from integration.engines.image import IMAGE
 from integration.engines.sandbox import PATH, Sandbox
 from integration.lib import host, probe as probes
 from integration.lib.probe import Reply, capability_names, mount_at
+from integration.lib.runtime import Runtime
 
 
 def report(podman: Podman, *options: str) -> Reply:
@@ -50,6 +52,19 @@ def test_bind_options(podman: Podman, tmp_path: Path) -> None:
     found = mount_at(text, "/mnt")
     assert {"noexec", "nosuid", "nodev", "rw"} <= found.options
     assert any(tag.startswith("master:") for tag in found.tags)
+
+
+def test_bind_id_mapped(podman: Podman, runtime: Runtime, tmp_path: Path) -> None:
+    """-v …:idmap: in a user namespace, and yet the files are those of the host's IDs, seen and made."""
+    if runtime.name == "runc":
+        pytest.skip("runc 1.1 does not know idmap")
+    tmp_path.joinpath("given").write_text("x")
+    os.chown(tmp_path / "given", 7, 8)
+    options = ["--uidmap", "0:100000:2000", "--gidmap", "0:200000:2000", "-v", f"{tmp_path}:/mnt:idmap"]
+    text = podman.sh("stat -c '%u %g' /mnt/given; touch /mnt/made; chown 5:6 /mnt/made", *options)
+    assert text == "7 8"
+    made = (tmp_path / "made").stat()
+    assert (made.st_uid, made.st_gid) == (5, 6)
 
 
 def test_mount_volume(podman: Podman) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ociruntime.cgroups.cgroup import Cgroup
+    from ociruntime.lifecycle.idmaps import IdMaps
     from ociruntime.log import Log
     from ociruntime.plan import FdSource, Op
     from ociruntime.process import Process
@@ -34,7 +35,7 @@ class Child:
     end ns) if asked for. cgroup: to tell whether want of memory killed it. what: its name in messages.
     """
 
-    __slots__ = ("cgroup", "channel", "log", "ops", "pid", "pidfd", "sources", "trace", "what")
+    __slots__ = ("cgroup", "channel", "idmaps", "log", "ops", "pid", "pidfd", "sources", "trace", "what")
 
     def __init__(self, log: "Log", cgroup: "Cgroup | None" = None, what: str = "init process") -> None:
         self.log = log
@@ -46,6 +47,7 @@ class Child:
         self.ops: Sequence[Op] = ()
         self.sources: list[FdSource] = []
         self.trace: list[tuple[Op, int, int]] = []
+        self.idmaps: IdMaps | None = None
 
     def spawn(self, clone_flags: int, *, cgroup_fd: int = -1, preserve_fds: int = 0) -> None:
         """Start the sealed executable. Raises StepError (clone3)."""
@@ -78,6 +80,12 @@ class Child:
         """The pidfd, from now on the caller's."""
         pidfd, self.pidfd = self.pidfd, -1
         return pidfd
+
+    def close(self) -> None:
+        """End the conversation."""
+        self.channel.close()
+        if self.idmaps is not None:
+            self.idmaps.close()
 
     # -- the conversation
 
@@ -119,6 +127,8 @@ class Child:
 
     def _open(self, source: "FdSource") -> int:
         path = source.path
+        if source.idmap is not None:
+            return self._id_mapped(source)
         try:
             if source.kind == "tree":
                 return calls.open_tree(path, recursive=source.recursive, nofollow=source.nofollow)
@@ -132,6 +142,19 @@ class Child:
                     raise StepError(
                         "cannot open the source", step=op.kind, pointer=op.pointer, errno=error.errno or 0, path=path
                     ) from None
+            raise
+
+    def _id_mapped(self, source: "FdSource") -> int:
+        from ociruntime.lifecycle import idmaps
+
+        if self.idmaps is None:
+            self.idmaps = idmaps.IdMaps(self.pid)
+        try:
+            return self.idmaps.mount(source)
+        except StepError as error:
+            for op in self.ops:
+                if op.fd is source:
+                    error.step, error.pointer = op.kind, op.pointer + error.pointer
             raise
 
     def converse(self, answer: "Callable[[Message], bool]") -> None:

@@ -311,7 +311,7 @@ class _Creation:
             child.converse(self._answer)
             self._phase("init process ready, state and pid file written")
         finally:
-            child.channel.close()
+            child.close()
             for socket in (self.console, self.pidfd_socket):
                 if socket is not None:
                     socket.close()

@@ -67,11 +67,13 @@ def _open_inside(ops: "list[Op]") -> "list[Op]":
     """Let the init process open bind sources itself, in its copy of the host's mounts.
 
     There are no fds to pass then, and mount ids follow the config's order. Not for trees that stay peers of the host's
-    mounts: those must come from the host's mount namespace.
+    mounts: those must come from the host's mount namespace. An id-mapped one is made by the parent.
     """
     for item in ops:
         source = item.fd
-        if item.kind == "bind" and source is not None and source.kind == "tree" and item.flags & HOST_TREE:
+        if item.kind != "bind" or source is None or source.kind != "tree" or source.idmap is not None:
+            continue
+        if item.flags & HOST_TREE:
             item.fd = None
             item.strings = (*item.strings[:2], source.path)
             item.flags |= (RECURSIVE if source.recursive else 0) | (SOURCE_NO_FOLLOW if source.nofollow else 0)

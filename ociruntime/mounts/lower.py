@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ociruntime.host import Host
     from ociruntime.mounts.options import Options
     from ociruntime.namespaces import Namespaces
-    from ociruntime.plan import Op
+    from ociruntime.plan import IdMap, Op
 
     IsDir = Callable[[str], bool | None]
     ReadLink = Callable[[str], str | None]
@@ -268,11 +268,17 @@ def _mount(context: _Context, mount: "dict[str, Any]", index: int) -> bool:
     kind = mount.get("type") or ""
     is_bind = kind == "bind" or "bind" in options.flags or "rbind" in options.flags
     _check_proc(destination, kind, is_bind, f"{at}/destination")
-    _check_extensions(mount, options, kind, is_bind, at)
+    if "tmpcopyup" in options.flags and (is_bind or kind != "tmpfs"):
+        raise ConfigError("tmpcopyup is for tmpfs", pointer=f"{at}/options")
+    mapping = None
+    if options.idmap or mount.get("uidMappings") or mount.get("gidMappings"):
+        from ociruntime.mounts import idmap
+
+        mapping = idmap.lower(mount, options, at, context.namespaces, context.host)
     if "remount" in options.flags:
         _remount(context, options, destination, at)
     elif is_bind:
-        _bind(context, mount, options, destination, at)
+        _bind(context, mount, options, destination, at, mapping)
     elif not kind:
         raise ConfigError("a file system type or the option bind is needed", pointer=f"{at}/type")
     elif kind == "cgroup":
@@ -292,7 +298,7 @@ def _mount(context: _Context, mount: "dict[str, Any]", index: int) -> bool:
         attributes = _merged(options).attr()
         _add_bind(context, options, destination, at, "/sys", True, (attributes, attributes), plan.PLAIN_DIR)
     else:
-        _new(context, mount, options, destination, at, index)
+        _new(context, mount, options, destination, at, index, mapping)
     return is_bind
 
 
@@ -316,18 +322,6 @@ def _check_proc(destination: str, kind: str, is_bind: bool, at: str) -> None:
         )
 
 
-def _check_extensions(mount: "dict[str, Any]", options: "Options", kind: str, is_bind: bool, at: str) -> None:
-    for key, there in (
-        ("uidMappings", mount.get("uidMappings")),
-        ("gidMappings", mount.get("gidMappings")),
-        ("options", options.flags & {"idmap", "ridmap"}),
-    ):
-        if there:
-            raise UnsupportedError("an id-mapped mount", "support this version does not have", pointer=f"{at}/{key}")
-    if "tmpcopyup" in options.flags and (is_bind or kind != "tmpfs"):
-        raise ConfigError("tmpcopyup is for tmpfs", pointer=f"{at}/options")
-
-
 def _remount(context: _Context, options: "Options", destination: str, at: str) -> None:
     """Change the attributes of what is already mounted there; those that are not named stay."""
     if options.data or options.superblock:
@@ -339,7 +333,14 @@ def _remount(context: _Context, options: "Options", destination: str, at: str) -
             context.result.setup.append(plan.op("attr", at, strings=(destination,), args=(value,), flags=flags))
 
 
-def _bind(context: _Context, mount: "dict[str, Any]", options: "Options", destination: str, at: str) -> None:
+def _bind(
+    context: _Context,
+    mount: "dict[str, Any]",
+    options: "Options",
+    destination: str,
+    at: str,
+    mapping: "IdMap | None",
+) -> None:
     source = mount.get("source") or ""
     if not source:
         raise ConfigError("a bind mount needs a source", pointer=f"{at}/source")
@@ -378,6 +379,7 @@ def _bind(context: _Context, mount: "dict[str, Any]", options: "Options", destin
         "rbind" in options.flags,
         (attributes, options.recursive_attr()),
         flags,
+        mapping,
     )
 
 
@@ -390,6 +392,7 @@ def _add_bind(
     recursive: bool,
     attributes: "tuple[int, int]",
     flags: int,
+    mapping: "IdMap | None" = None,
 ) -> None:
     propagation = options.propagation
     if not propagation and context.propagation & MS_PRIVATE:
@@ -406,13 +409,25 @@ def _add_bind(
             strings=("", destination),
             args=(*attributes, first, second),
             flags=flags | context.bind_flags,
-            fd=FdSource("tree", source, recursive, "src-nofollow" in options.flags),
+            fd=FdSource("tree", source, recursive, "src-nofollow" in options.flags, mapping),
         )
     )
 
 
-def _new(context: _Context, mount: "dict[str, Any]", options: "Options", destination: str, at: str, index: int) -> None:
-    """A new file system. Nothing is set on it yet, so only the set bits matter."""
+def _new(
+    context: _Context,
+    mount: "dict[str, Any]",
+    options: "Options",
+    destination: str,
+    at: str,
+    index: int,
+    mapping: "IdMap | None",
+) -> None:
+    """A new file system. Nothing is set on it yet, so only the set bits matter.
+
+    An id-mapped one is made by the parent: the kernel maps ids for the owner of the file system's user namespace only,
+    and never to that namespace itself, so it must not be the container's.
+    """
     kind = mount["type"]
     options.merge()
     data = [(name, "") for name in options.superblock]
@@ -437,20 +452,27 @@ def _new(context: _Context, mount: "dict[str, Any]", options: "Options", destina
             _read_only_last(context, destination, at)
     for key, value, place in options.data:
         is_id = kind in ("devpts", "tmpfs") and key in ("uid", "gid") and value.isdecimal()
-        if is_id and not context.namespaces.maps(key, int(value)):
+        if is_id and mapping is None and not context.namespaces.maps(key, int(value)):
             raise ConfigError(
                 f"{key} {value} is not mapped in the container's user namespace", pointer=f"{at}/options/{place}"
             )
         data.append((key, value))
     if context.label and kind not in UNLABELLED and options.value(context.label_option) is None:
         data.append((context.label_option, context.label))
+    origin = mount.get("source") or ""
+    fd = None
+    if mapping is not None:
+        parameters = [("source", origin), *data] if origin else data
+        fd = FdSource("filesystem", kind, idmap=mapping, parameters=parameters)
+        data = []
     context.result.setup.append(
         plan.op(
             "mount",
             at,
-            strings=(kind, destination, mount.get("source") or "", pack_data(data)),
+            strings=(kind, destination, origin, pack_data(data)),
             args=(attributes, 0, options.propagation[-1] if options.propagation else 0, len(data)),
             flags=flags,
+            fd=fd,
         )
     )
 

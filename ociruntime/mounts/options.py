@@ -60,7 +60,8 @@ SUPERBLOCK = ("sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazyt
 IGNORED = ("defaults", "silent", "loud", "iversion", "noiversion")
 
 # Meant for the runtime.
-RUNTIME = ("bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap", "src-nofollow", "dest-nofollow", "copy-symlink")
+RUNTIME = ("bind", "rbind", "remount", "tmpcopyup", "src-nofollow", "dest-nofollow", "copy-symlink")
+ID_MAPPED = ("idmap", "ridmap")
 
 # Labels are written with quotes round them for mount(2), where commas separate options; fsconfig(2) takes them bare.
 LABELS = ("context", "fscontext", "defcontext", "rootcontext")
@@ -71,10 +72,21 @@ class Options:
 
     set, clear: MOUNT_ATTR_* of this mount; recursive_set, recursive_clear: of the tree.
     propagation: MS_* values, in order. superblock: names of flags. data: (key, value, index of the option); value ""
-    is a flag. flags: the names of RUNTIME that are there.
+    is a flag. flags: the names of RUNTIME that are there. idmap: the last of idmap, ridmap as (name, mappings or "",
+    index of the option).
     """
 
-    __slots__ = ("clear", "data", "flags", "propagation", "recursive_clear", "recursive_set", "set", "superblock")
+    __slots__ = (
+        "clear",
+        "data",
+        "flags",
+        "idmap",
+        "propagation",
+        "recursive_clear",
+        "recursive_set",
+        "set",
+        "superblock",
+    )
 
     def __init__(self) -> None:
         self.set = 0
@@ -85,6 +97,7 @@ class Options:
         self.superblock: list[str] = []
         self.data: list[tuple[str, str, int]] = []
         self.flags: set[str] = set()
+        self.idmap: tuple[str, str, int] | None = None
 
     def attr(self) -> int:
         """Attributes of this mount, as an op carries them."""
@@ -119,8 +132,11 @@ def parse(options: "list[str]") -> Options:
             result.propagation.append(PROPAGATION[option])
         elif option in ATIME:
             _atime(result, ATIME[option])
-        elif option in RUNTIME or option.startswith(("idmap=", "ridmap=")):
-            result.flags.add(option.partition("=")[0])
+        elif option in ID_MAPPED or option.startswith(("idmap=", "ridmap=")):
+            name, _, value = option.partition("=")
+            result.idmap = (name, value, index)
+        elif option in RUNTIME:
+            result.flags.add(option)
         elif option[:1] == "r" and _recursive(result, option[1:]):
             pass
         elif option == NORELATIME:
@@ -198,5 +214,13 @@ def reduce_propagation(values: "list[int]") -> "list[int]":
 def names() -> "list[str]":
     """Every option this runtime knows, sorted: `mountOptions` of the features document."""
     attributes = [*FLAGS, *ATIME, NORELATIME]
-    every = {*attributes, *("r" + name for name in attributes), *PROPAGATION, *SUPERBLOCK, *IGNORED, *RUNTIME}
-    return sorted(every - {"idmap", "ridmap"})
+    every = {
+        *attributes,
+        *("r" + name for name in attributes),
+        *PROPAGATION,
+        *SUPERBLOCK,
+        *IGNORED,
+        *RUNTIME,
+        *ID_MAPPED,
+    }
+    return sorted(every)

@@ -1,5 +1,7 @@
 """System calls that Python has no name for: a value (fds are the caller's, CLOEXEC), or StepError."""
 
+from ociruntime.errors import StepError
+from ociruntime.plan import MOUNT_ATTR_IDMAP
 from ociruntime.shim._native import ffi, lib
 from ociruntime.shim.sync import check
 
@@ -9,11 +11,46 @@ AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 def open_tree(path: str, *, recursive: bool = False, nofollow: bool = False, dirfd: int = AT_FDCWD) -> int:
     """A detached copy of what is mounted at path. Source: man open_tree(2), OPEN_TREE_CLONE."""
     flags = OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0) | (AT_SYMLINK_NOFOLLOW if nofollow else 0)
     return check(lib.shim_open_tree(dirfd, path.encode("utf-8", "surrogateescape"), flags), "open_tree", path)
+
+
+def set_idmap(fd: int, userns: int, *, recursive: bool = False) -> None:
+    """Give a detached mount (recursive: every mount of the tree) the mapping of a user namespace.
+
+    Source: man mount_setattr(2), "ID-mapped mounts".
+    """
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    check(lib.shim_mount_setattr(fd, b"", flags, MOUNT_ATTR_IDMAP, 0, 0, userns), "mount_setattr", "MOUNT_ATTR_IDMAP")
+
+
+def new_userns(uid_map: str, gid_map: str) -> int:
+    """A user namespace without a process, with these maps; call says what failed: clone3, uid_map, gid_map or open."""
+    failed = ffi.new("int *")
+    ret = lib.shim_new_userns(uid_map.encode("ascii"), gid_map.encode("ascii"), failed)
+    return check(ret, ("clone3", "uid_map", "gid_map", "open")[failed[0]])
+
+
+def new_filesystem(kind: str, parameters: "Sequence[tuple[str, str]]") -> int:
+    """A new file system, mounted nowhere. parameters: (key, value) for fsconfig(2), value "" is a flag.
+
+    Raises StepError with the kernel's own words, if it has any.
+    """
+    packed = "".join(f"{key}\0{value}\0" for key, value in parameters).encode("utf-8", "surrogateescape")
+    message = ffi.new("char[]", 512)
+    ret: int = lib.shim_new_filesystem(kind.encode("utf-8"), packed, len(parameters), message, 512)
+    if ret >= 0:
+        return ret
+    what, words = ffi.buffer(message)[:].decode("utf-8", "replace").split("\0")[:2]
+    call, _, path = what.partition(" ")
+    raise StepError("", call=call, errno=-ret, path=words.strip() or path)
 
 
 def prlimit(pid: int, resource: int, soft: int, hard: int) -> int:

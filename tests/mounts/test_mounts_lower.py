@@ -342,14 +342,6 @@ def test_a_bind_over_proc_must_be_procfs(lowered: Lower) -> None:
         ({"type": "bind", "source": "/srv/data", "options": ["tmpcopyup"]}, ConfigError, "options", 0),
         ({"type": "sysfs", "options": ["tmpcopyup"]}, ConfigError, "options", 0),
         ({"type": "tmpfs", "options": ["remount", "size=1k"]}, UnsupportedError, "options", 0),
-        ({"type": "bind", "source": "/srv/data", "options": ["idmap"]}, UnsupportedError, "options", 0),
-        ({"type": "bind", "source": "/srv/data", "options": ["ridmap=uids=0-0-1"]}, UnsupportedError, "options", 0),
-        (
-            {"type": "bind", "source": "/srv/data", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]},
-            UnsupportedError,
-            "uidMappings",
-            0,
-        ),
     ],
 )
 def test_refused_mounts(

@@ -112,9 +112,9 @@ def test_everything_unknown_is_a_parameter_of_the_file_system() -> None:
 
 
 def test_superblock_flags_and_words_for_the_runtime() -> None:
-    result = parse(["sync", "nolazytime", "rbind", "tmpcopyup", "idmap=uids=0-1-2", "dest-nofollow", "copy-symlink"])
+    result = parse(["sync", "nolazytime", "rbind", "tmpcopyup", "dest-nofollow", "copy-symlink"])
     assert result.superblock == ["sync", "nolazytime"]
-    assert result.flags == {"rbind", "tmpcopyup", "idmap", "dest-nofollow", "copy-symlink"}
+    assert result.flags == {"rbind", "tmpcopyup", "dest-nofollow", "copy-symlink"}
     assert result.data == []
 
 
@@ -179,6 +179,6 @@ def test_the_names_for_the_features_document() -> None:
     known = names()
     assert known == sorted(set(known))
     assert {"ro", "rro", "rbind", "rnosymfollow", "rshared", "tmpcopyup", "defaults", "nolazytime"} <= set(known)
-    assert "idmap" not in known
+    assert {"idmap", "ridmap"} <= set(known)
     for name in known:
         assert parse([name]).data == [], name

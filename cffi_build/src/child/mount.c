@@ -137,12 +137,64 @@ static int inherit_mode(struct child *c, int fs, int destination)
     return ret < 0 ? fs_failed(c, "fsconfig", fs, "mode", ret) : 0;
 }
 
+/* A new file system for op, detached. mode_of: the directory whose mode it inherits, or -1. */
+static int new_mount(struct child *c, const struct plan_op *op, int mode_of)
+{
+    const char *type = op_string(c, op, 0), *source = op_string(c, op, 2);
+    long mnt, ret, fs = SYS2(__NR_fsopen, type, FSOPEN_CLOEXEC);
+    if (fs < 0)
+        return failed(c, "fsopen", type, fs);
+    if (source[0] != '\0') {
+        ret = SYS5(__NR_fsconfig, fs, FSCONFIG_SET_STRING, "source", source, 0);
+        if (ret < 0)
+            return fs_failed(c, "fsconfig", (int)fs, source, ret);
+    }
+    ret = fs_options(c, (int)fs, op);
+    if (ret == 0 && mode_of >= 0)
+        ret = inherit_mode(c, (int)fs, mode_of);
+    if (ret < 0)
+        return (int)ret;
+    ret = SYS5(__NR_fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0);
+    if (ret < 0)
+        return fs_failed(c, "fsconfig", (int)fs, type, ret);
+    /* the set bits go with fsmount itself: in a user namespace a proc or sysfs must never be laxer than the host's */
+    mnt = SYS3(__NR_fsmount, fs, FSMOUNT_CLOEXEC, op->args[0] & 0xffffffff);
+    if (mnt < 0)
+        return fs_failed(c, "fsmount", (int)fs, type, mnt);
+    sys_close((int)fs);
+    return (int)mnt;
+}
+
+/* The one that the parent has made: what it must inherit is set now. */
+static int given_mount(struct child *c, const struct plan_op *op, int mode_of)
+{
+    const char *path = op_string(c, op, 1);
+    unsigned int mode;
+    int root, mnt = op_fd(c, op);
+    long ret;
+    if (mnt < 0 || mode_of < 0)
+        return mnt;
+    ret = file_type(mode_of, &mode, NULL, NULL);
+    root = ret < 0 ? (int)ret : open_in(mnt, ".", O_RDONLY | O_DIRECTORY, RESOLVE_CONTAINER);
+    if (root >= 0) {
+        ret = SYS2(__NR_fchmod, root, mode & 07777);
+        sys_close(root);
+    } else {
+        ret = root;
+    }
+    if (ret < 0) {
+        sys_close(mnt);
+        return failed(c, "fchmod", path, ret);
+    }
+    return mnt;
+}
+
 int op_mount(struct child *c, const struct plan_op *op)
 {
-    const char *type = op_string(c, op, 0), *path = op_string(c, op, 1), *source = op_string(c, op, 2);
-    long fs, mnt, ret;
-    int at;
-    bool existed = false;
+    const char *path = op_string(c, op, 1);
+    long ret;
+    int at, mnt;
+    bool existed = false, given = op->fd >= 0;
 
     if (op->flags & OPF_INHERIT_MODE) {
         at = in_root(c, path, O_PATH | O_DIRECTORY);
@@ -153,59 +205,33 @@ int op_mount(struct child *c, const struct plan_op *op)
     at = target(c, op, path);
     if (at < 0)
         return at;
-    fs = SYS2(__NR_fsopen, type, FSOPEN_CLOEXEC);
-    if (fs < 0) {
-        sys_close(at);
-        return failed(c, "fsopen", type, fs);
-    }
-    if (source[0] != '\0') {
-        ret = SYS5(__NR_fsconfig, fs, FSCONFIG_SET_STRING, "source", source, 0);
-        if (ret < 0) {
-            sys_close(at);
-            return fs_failed(c, "fsconfig", (int)fs, source, ret);
-        }
-    }
-    ret = fs_options(c, (int)fs, op);
-    if (ret == 0 && existed)
-        ret = inherit_mode(c, (int)fs, at);
-    if (ret < 0) {
-        sys_close(at);
-        return (int)ret;
-    }
-    ret = SYS5(__NR_fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0);
-    if (ret < 0) {
-        sys_close(at);
-        return fs_failed(c, "fsconfig", (int)fs, type, ret);
-    }
-    /* the set bits go with fsmount itself: in a user namespace a proc or sysfs must never be laxer than the host's */
-    mnt = SYS3(__NR_fsmount, fs, FSMOUNT_CLOEXEC, op->args[0] & 0xffffffff);
+    mnt = given ? given_mount(c, op, existed ? at : -1) : new_mount(c, op, existed ? at : -1);
     if (mnt < 0) {
         sys_close(at);
-        return fs_failed(c, "fsmount", (int)fs, type, mnt);
+        return mnt;
     }
-    sys_close((int)fs);
-    ret = set_attr((int)mnt, op->args[0] & ~(uint64_t)0xffffffff, false);
+    ret = set_attr(mnt, given ? op->args[0] : op->args[0] & ~(uint64_t)0xffffffff, false);
     if (ret == 0)
-        ret = set_attr((int)mnt, op->args[1], true);
+        ret = set_attr(mnt, op->args[1], true);
     if (ret < 0)
         failed(c, "mount_setattr", path, ret);
     if (ret == 0 && (op->flags & OPF_COPYUP))
-        ret = copy_up(c, (int)mnt, at, path);
+        ret = copy_up(c, mnt, at, path);
     if (ret == 0) {
-        ret = sys_move_mount((int)mnt, at);
+        ret = sys_move_mount(mnt, at);
         if (ret < 0)
             failed(c, "move_mount", path, ret);
     }
     if (ret == 0) {
-        ret = set_propagation((int)mnt, op->args[2]);
+        ret = set_propagation(mnt, op->args[2]);
         if (ret < 0)
             failed(c, "mount_setattr", path, ret);
     }
     sys_close(at);
     if (ret < 0)
-        sys_close((int)mnt);
+        sys_close(mnt);
     else
-        ret = keep(c, op, path, (int)mnt);
+        ret = keep(c, op, path, mnt);
     return (int)ret;
 }
 
