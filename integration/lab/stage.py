@@ -1,0 +1,145 @@
+"""Tests of this working copy inside the lab: what is sent in, how pytest is run, what comes back."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from integration.lab.machine import LabError, Machine, Sink
+from integration.lib import probe
+
+TOP = Path(__file__).resolve().parent.parent.parent
+WORK = TOP / "build" / "lab"
+INSTALLED = WORK / "install"
+PREFIX = "/usr/local"
+# where the tests are in the guest
+TESTS = "/opt/ociruntime"
+REPORT = "/run/lab-report.xml"
+# Everything is about twenty times slower in there: what must end in time here may take longer there.
+ENVIRONMENT = {
+    "OCI_RUNTIME": f"{PREFIX}/bin/ociruntime",
+    "PYTHONPATH": f"{PREFIX}/lib/ociruntime:{PREFIX}/lib/ociruntime/site",
+    "IT_CACHE": f"{TESTS}/cache",
+    "IT_TIMEOUT": "300",
+    "IT_CYCLES": "10",
+    "IT_LAB": "1",
+}
+
+
+@dataclass
+class Case:
+    """One test. outcome: passed, failed, skipped or xfailed; text: why."""
+
+    file: str
+    name: str
+    outcome: str
+    text: str
+    seconds: float
+
+
+@dataclass
+class Report:
+    """What pytest said in the guest. status: its exit status; None when it had to be stopped."""
+
+    status: int | None
+    cases: list[Case] = field(default_factory=list)
+    output: str = ""
+
+    def counts(self) -> dict[str, int]:
+        """How many tests ended how."""
+        return dict(Counter(case.outcome for case in self.cases))
+
+    def reasons(self) -> dict[str, int]:
+        """Why tests were skipped, and how many."""
+        return dict(sorted(Counter(case.text for case in self.cases if case.outcome == "skipped").items()))
+
+
+def install() -> None:
+    """Put what `make install` installs below build/lab, compiled: the guest is slow."""
+    command = ["make", "--no-print-directory", "install", f"DESTDIR={INSTALLED}", f"PREFIX={PREFIX}"]
+    # other flags of a make that called us are not for this one
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    done = subprocess.run(command, cwd=TOP, capture_output=True, timeout=600, env=env, check=False)
+    if done.returncode:
+        raise LabError(f"make install: {(done.stdout + done.stderr).decode(errors='replace')[-3000:]}")
+    library = INSTALLED / PREFIX.strip("/") / "lib"
+    # -r: names in tracebacks are those of the guest
+    compiling = ["/usr/bin/python3", "-m", "compileall", "-q", "-s", str(INSTALLED), str(library)]
+    subprocess.run(compiling, capture_output=True, timeout=300, check=False)
+
+
+def archive() -> bytes:
+    """What is unpacked at the guest's root: the installed project, the tests and their helper."""
+    helper = probe.build(Path(os.environ.get("IT_CACHE", "/tmp/ociruntime-it-cache")))
+
+    def rooted(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        info.uid = info.gid = 0
+        info.uname = info.gname = "root"
+        return info
+
+    def source(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        return None if info.name.endswith("__pycache__") else rooted(info)
+
+    block = io.BytesIO()
+    with tarfile.open(fileobj=block, mode="w") as tar:
+        tar.add(INSTALLED / PREFIX.strip("/"), PREFIX.strip("/"), filter=rooted)
+        tar.add(TOP / "integration", f"{TESTS}/integration".strip("/"), filter=source)
+        tar.add(TOP / "pyproject.toml", f"{TESTS}/pyproject.toml".strip("/"), filter=rooted)
+        tar.add(helper, f"{ENVIRONMENT['IT_CACHE']}/{helper.name}".strip("/"), filter=rooted)
+    return block.getvalue()
+
+
+def prepare(machine: Machine) -> None:
+    """Install the project and the tests in the guest."""
+    install()
+    machine.put(archive())
+
+
+def run(machine: Machine, arguments: Sequence[str], *, timeout: float, sink: Sink | None = None) -> Report:
+    """pytest with these arguments, in the directory of the tests."""
+    output: list[bytes] = []
+
+    def keep(kind: str, data: bytes) -> None:
+        output.append(data)
+        if sink:
+            sink(kind, data)
+
+    command = ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-o", "junit_family=xunit1"]
+    command += [f"--junitxml={REPORT}", *arguments]
+    done = machine.run(command, env=ENVIRONMENT, cwd=TESTS, timeout=timeout, sink=keep)
+    report = Report(done.status, output=b"".join(output).decode(errors="replace"))
+    if done.status in (0, 1):
+        report.cases = read(machine.get(REPORT))
+    return report
+
+
+def read(document: bytes) -> list[Case]:
+    """The test cases of a JUnit document, as pytest's xunit1 family writes it."""
+    cases = []
+    for element in ElementTree.fromstring(document).iter("testcase"):  # noqa: S314 - our own guest's
+        outcome, text = "passed", ""
+        for child in element:
+            if child.tag in ("failure", "error"):
+                outcome, text = "failed", (child.text or child.get("message") or "").strip()
+            elif child.tag == "skipped" and outcome == "passed":
+                outcome = "xfailed" if child.get("type") == "pytest.xfail" else "skipped"
+                text = (child.get("message") or "").strip()
+        file, name = element.get("file") or "", element.get("name") or ""
+        cases.append(Case(file.rpartition("/")[2], name, outcome, text, float(element.get("time") or 0)))
+    return cases
+
+
+def say(report: Report) -> None:
+    """The counts, as one line and the reasons of what was skipped."""
+    words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.counts().items()))
+    print(f"lab: {words or 'no tests'} (pytest's status {report.status})", file=sys.stderr)
+    for reason, count in report.reasons().items():
+        print(f"lab: {count:4} skipped: {reason}", file=sys.stderr)
