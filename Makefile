@@ -25,7 +25,7 @@ C_INCLUDES = -Icffi_build/include -Icffi_build/src/parent -Icffi_build/src/child
 GENERATED = ociruntime/config/_generated.py
 
 .DELETE_ON_ERROR:
-.PHONY: FORCE all dev build fmt lint type unit cunit integration engines check test demo bench conformance install uninstall man completion clean
+.PHONY: FORCE all dev build fmt lint type unit cunit integration engines check test lab lab-image lab-run demo bench conformance install uninstall man completion clean
 
 all: build
 
@@ -101,6 +101,17 @@ check: lint type unit
 
 test: $(STAMPS)/venv-dev $(STAMPS)/system-test build
 	$(VENV)/bin/pytest -q tests integration
+
+# ---- a machine of our own: integration/lab/README.md ----
+
+lab-image: $(STAMPS)/system-lab $(STAMPS)/venv-dev
+	$(PY) -m integration.lab.lab build
+
+lab: $(STAMPS)/system-lab $(STAMPS)/venv-dev build
+	$(PY) -m integration.lab.lab test $(LAB)
+
+lab-run: $(STAMPS)/system-lab $(STAMPS)/venv-dev build
+	$(PY) -m integration.lab.lab run --project -- $(RUN)
 
 # ---- to look at ----
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install the Debian packages that a job needs and that are missing; nothing to install is nothing done.
 #
-#     integration/setup.sh build|demo|test|check...
+#     integration/setup.sh build|demo|test|lab|check...
 set -eu
 
 packages=
@@ -10,6 +10,7 @@ for job in "$@"; do
         build) packages="$packages gcc libc6-dev make python3-dev python3-venv libseccomp2 python3-seccomp" ;;
         demo) packages="$packages busybox-static" ;;
         test) packages="$packages busybox-static iproute2 mount procps runc crun podman containerd catatonit util-linux" ;;
+        lab) packages="$packages qemu-system-x86 mmdebstrap e2fsprogs cpio kmod busybox-static util-linux" ;;
         check) packages="$packages clang clang-format clang-tidy libclang-rt-14-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross" ;;
         *) echo "setup.sh: unknown job '$job'" >&2; exit 2 ;;
     esac

@@ -76,7 +76,12 @@ def command_line(image: Image, sockets: Path, *, restore: bool) -> list[str]:
     words += ["-chardev", f"socket,id=lab,path={sockets}/lab.sock,server=on,wait=off"]
     words += ["-device", "virtserialport,chardev=lab,name=lab.0"]
     words += ["-chardev", f"file,id=con,path={sockets}/console.log", "-serial", "chardev:con"]
-    words += ["-chardev", f"socket,id=mon,path={sockets}/mon.sock,server=on,wait=off", "-mon", "chardev=mon,mode=control"]
+    words += [
+        "-chardev",
+        f"socket,id=mon,path={sockets}/mon.sock,server=on,wait=off",
+        "-mon",
+        "chardev=mon,mode=control",
+    ]
     if restore:
         words += ["-incoming", f"exec:cat {shlex.quote(str(image.state))}"]
     return words
