@@ -1,7 +1,8 @@
 """Building the machine's files, once, into a cache.
 
-The directory of an image is named by a digest of everything that it is made of: the version of qemu, the list of
-packages, and the files of this directory. It holds its own kernel, so it keeps working when the host changes.
+The directory of an image is named by a digest of everything that it is made of: the version and the command line of
+qemu, this file with its list of packages, and the guest's files. It holds its own kernel, so it keeps working when the
+host changes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from integration.lab.machine import CMDLINE, QEMU, Image, LabError, Machine
+from integration.lab.machine import QEMU, Image, LabError, Machine, command_line
 
 HERE = Path(__file__).resolve().parent
 GUEST = HERE / "guest"
@@ -29,9 +30,10 @@ SUITE = "bookworm"
 KERNEL = "linux-image-cloud-amd64"
 # no udev: nothing is ever plugged in, and it is slow to start
 PACKAGES = (
-    "systemd systemd-sysv dbus dbus-user-session libpam-systemd python3 python3-venv libseccomp2 python3-seccomp libcap2 "
-    "libyajl2 apparmor apparmor-utils iproute2 iptables nftables kmod procps uidmap fuse-overlayfs slirp4netns podman crun "
-    "runc conmon criu catatonit busybox-static jq ca-certificates python3-pytest python3-jsonschema python3-pexpect"
+    "systemd systemd-sysv dbus dbus-user-session libpam-systemd python3 python3-venv libseccomp2 python3-seccomp "
+    "libcap2 libyajl2 apparmor apparmor-utils iproute2 iptables nftables kmod procps uidmap fuse-overlayfs slirp4netns "
+    "podman crun runc conmon criu catatonit busybox-static jq ca-certificates "
+    "python3-pytest python3-jsonschema python3-pexpect"
 ).split()
 MODULES = "virtio_pci virtio_blk virtio_console virtio_rng".split()
 DISK = "3G"
@@ -39,13 +41,14 @@ DISK = "3G"
 KEPT = 2
 
 # What tests will need soon: read once, it is in the page cache of the saved state.
-WARM_UP = """
+WARM_UP = r"""
 python3 -m pytest --version
 python3 -c 'import json, jsonschema, seccomp, subprocess, ctypes'
 systemctl --no-pager list-units >/dev/null; systemd-run --quiet --scope true; busctl --no-pager list >/dev/null
 podman info >/dev/null; podman ps; crun --version; runc --version; conmon --version; aa-status >/dev/null
-setpriv --reuid lab --regid lab --init-groups env HOME=/home/lab XDG_RUNTIME_DIR=/run/user/1000 \
-    DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus sh -c 'systemctl --user is-system-running; podman info' >/dev/null
+run=/run/user/1000
+setpriv --reuid lab --regid lab --init-groups env HOME=/home/lab XDG_RUNTIME_DIR=$run \
+    DBUS_SESSION_BUS_ADDRESS=unix:path=$run/bus sh -c 'systemctl --user is-system-running; podman info' >/dev/null
 for d in /usr/bin /usr/sbin /lib/x86_64-linux-gnu; do cat $d/* >/dev/null 2>&1; done; sync; true
 """
 
@@ -74,9 +77,9 @@ def digest() -> str:
     """Name of the image that this working copy and this qemu want."""
     version = subprocess.run([QEMU, "--version"], capture_output=True, check=True, timeout=30).stdout
     total = hashlib.sha256(version)
-    for word in (SUITE, KERNEL, *PACKAGES, *MODULES, DISK, CMDLINE, WARM_UP):
+    for word in command_line(Image(Path("image")), Path("sockets"), restore=True):
         total.update(word.encode() + b"\0")
-    for path in (*sorted(GUEST.iterdir()), HERE / "image.py", HERE / "machine.py"):
+    for path in (*sorted(GUEST.iterdir()), HERE / "image.py"):
         total.update(path.read_bytes() + b"\0")
     return total.hexdigest()[:16]
 
