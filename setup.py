@@ -49,6 +49,8 @@ setup(
         "seccomp": ["pyseccomp>=0.1.2"],
         "dev": [
             "coverage>=7",
+            "grpcio>=1.60",
+            "grpcio-tools>=1.60",
             "hypothesis>=6",
             "mypy>=1.10",
             "pexpect>=4.9",
@@ -57,6 +59,7 @@ setup(
             "types-cffi",
             "types-jsonschema",
             "types-pexpect",
+            "websocket-client>=1.7",
         ],
     },
     entry_points={"console_scripts": ["ociruntime = ociruntime.__main__:script"]},

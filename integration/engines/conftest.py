@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from integration.conftest import TOKEN, _runtime
 from integration.engines import image as images
+from integration.engines.cri import Cri, Pod
 from integration.engines.engines import Ctr, Podman
 from integration.engines.sandbox import PATH, Sandbox, Watch
 from integration.lib import host, leaks as leak_tools
@@ -107,6 +109,53 @@ def ctr(sandbox: Sandbox, engine_work: Path, runtime: Runtime, image: Path) -> C
     engine = Ctr(sandbox, engine_work, runtime.path)
     engine("image", "import", str(image)).ok()
     return engine
+
+
+@pytest.fixture(scope="package")
+def cri(sandbox: Sandbox, engine_work: Path, runtime: Runtime, image: Path, probe: Path) -> Iterator[Cri]:
+    """containerd with its CRI plugin, the images loaded, and one pod come and gone: it has made what is kept."""
+    needs("containerd", "ctr", "containerd-shim-runc-v2", "ip", "/usr/lib/cni/bridge")
+    for module in ("grpc", "grpc_tools", "websocket"):
+        pytest.importorskip(module)
+    if "cpu" not in sandbox.controllers:
+        pytest.skip("containerd always asks for cpu shares: no cpu controller in cgroup2 here")
+    sandbox.run(["ip", "link", "set", "lo", "up"]).ok()
+    service = Cri(sandbox, engine_work / "cri", runtime.path)
+    pause = images.make(engine_work / "pause.tar", probe, images.PAUSE_IMAGE, ["probe", "pause"])
+    for archive in (image, pause):
+        service.ctr("image", "import", str(archive)).ok()
+    service.pod().remove()
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def new_pod(cri: Cri, leaks: Watch) -> Iterator[Callable[..., Pod]]:
+    """Makes pods, which are removed after the test."""
+    pods: list[Pod] = []
+
+    def make(changes: dict[str, Any] | None = None, handler: str = "custom") -> Pod:
+        pods.append(cri.pod(changes, handler))
+        return pods[-1]
+
+    yield make
+    for pod in pods:
+        pod.remove()
+
+
+@pytest.fixture(scope="module")
+def shared_pod(cri: Cri) -> Iterator[Pod]:
+    """A pod for all tests of a file."""
+    pod = cri.pod()
+    yield pod
+    pod.remove()
+
+
+@pytest.fixture
+def pod(shared_pod: Pod, leaks: Watch) -> Iterator[Pod]:
+    """A pod; its containers are removed after the test."""
+    yield shared_pod
+    shared_pod.clear()
 
 
 @pytest.fixture(autouse=True)

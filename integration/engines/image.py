@@ -10,10 +10,12 @@ import os
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 IMAGE = "localhost/bb:latest"
+PAUSE_IMAGE = "localhost/bb:pause"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nworker:x:1000:1001:worker:/home/worker:/bin/sh\n"
 GROUP = "root:x:0:\nstaff:x:1001:\nextra:x:1002:worker\n"
@@ -55,8 +57,8 @@ def _layer(probe: Path) -> bytes:
     return packed.getvalue()
 
 
-def make(target: Path, probe: Path) -> Path:
-    """Write the archive to target."""
+def make(target: Path, probe: Path, name: str = IMAGE, command: Sequence[str] = ("sh",)) -> Path:
+    """Write the archive to target. command: what a container does when it is not told."""
     layer = _layer(probe)
     blobs: dict[str, bytes] = {}
 
@@ -69,7 +71,7 @@ def make(target: Path, probe: Path) -> Path:
     config = {
         "architecture": ARCHITECTURES.get(machine, machine),
         "os": "linux",
-        "config": {"Env": ["PATH=/bin", "IMAGE_VARIABLE=image"], "Cmd": ["sh"], "WorkingDir": "/"},
+        "config": {"Env": ["PATH=/bin", "IMAGE_VARIABLE=image"], "Cmd": list(command), "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
         "history": [{"created_by": "integration/engines"}],
     }
@@ -79,7 +81,7 @@ def make(target: Path, probe: Path) -> Path:
         "config": blob(CONFIG, json.dumps(config).encode()),
         "layers": [blob(LAYER, gzip.compress(layer, 1, mtime=0))],
     }
-    names = {"org.opencontainers.image.ref.name": IMAGE, "io.containerd.image.name": IMAGE}
+    names = {"org.opencontainers.image.ref.name": name, "io.containerd.image.name": name}
     entry = blob(MANIFEST, json.dumps(manifest).encode(), annotations=names)
     files = {
         "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',

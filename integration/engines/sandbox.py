@@ -24,7 +24,13 @@ from integration.lib.container import wait_until
 from integration.lib.runtime import Result
 
 AGENT = Path(__file__).with_name("agent.py")
-STATE_ROOTS = ["/run/ociruntime", "/run/runc", "/run/crun", "/run/containerd/runc/default"]
+STATE_ROOTS = [
+    "/run/ociruntime",
+    "/run/runc",
+    "/run/crun",
+    "/run/containerd/runc/default",
+    "/run/containerd/runc/k8s.io",
+]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Answer = dict[str, Any]
 
