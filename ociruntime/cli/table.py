@@ -129,6 +129,14 @@ COMMANDS: "dict[str, Command]" = {
         ),
         "Lists the containers of the state root. An entry that cannot be read is reported on stderr and left out.",
     ),
+    "ns": (
+        "compare a container's namespaces with the caller's", "ID", 1, 1, True,
+        (("format", "f", "value", "FORMAT", "table (default) or json"),),
+        (
+            "Prints the namespaces of a created or running container beside those of the caller, the PID of its init "
+            "process at each level of nesting, and in words which users and groups outside those in the container are."
+        ),
+    ),
     "pause": (
         "freeze a container", "ID", 1, 1, True, (),
         "Freezes all processes of a created or running container.",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ociruntime.lifecycle.create import CreateRequest
     from ociruntime.lifecycle.exec import ExecRequest
+    from ociruntime.lifecycle.ns import Report
     from ociruntime.log import Log
 
     class CreateOptions(TypedDict, total=False):
@@ -203,6 +204,15 @@ class Runtime:
         state = self.states.load(container_id)
         cgroup = manager.from_state(state.cgroup)
         return cgroup.pids() if cgroup.exists() else []
+
+    def namespaces(self, container_id: str) -> "Report":
+        """The container's namespaces beside the caller's, its PIDs at each level, and its ID maps seen from here.
+
+        Raises StateError unless it is created, running or paused.
+        """
+        from ociruntime.lifecycle import ns
+
+        return ns.namespaces(self, container_id)
 
     def wait(self, container_id: str) -> int:
         """Wait until the container's init process ends: its exit status, 128 + signal if one ended it.
