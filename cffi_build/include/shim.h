@@ -51,7 +51,8 @@ enum op_kind {
     OP_LOOPBACK_UP = 5,
     OP_PROPAGATION = 6,        /* args[0]: MS_SHARED.. | MS_REC; set on the current root mount "/" */
     OP_ROOTFS = 7,             /* strings[0]: host path of the rootfs; args[0], args[1]: its st_dev and st_ino.
-                                  Opens, verifies, binds it on itself (recursive), keeps the root fd */
+                                  Opens, verifies, binds it on itself (recursive), keeps the root fd. fd: a detached tree
+                                  (open_tree CLONE) of it, for a path that the init process may not be able to reach */
     OP_MOUNT = 8,              /* a new file system. strings: type, destination, source, fs options
                                   (args[3] times "key\0value\0"; an empty value is a flag); or fd: the parent has
                                   made it (id-mapped), detached, and only its place is missing;
@@ -94,7 +95,7 @@ enum op_kind {
     OP_ENVIRONMENT = 34,       /* args[0]: count, strings[0]: "K=V\0"...; args[1]: uid for HOME if it is missing;
                                   OPF_HOME: look HOME up */
     OP_LOOKUP = 35,            /* args[0]: count, strings[0]: argv; finds the executable by PATH of the environment */
-    OP_WAIT_START = 36,        /* Sends MSG_SYNC SYNC_CREATED, waits for MSG_GO, closes the
+    OP_WAIT_START = 36,        /* args[0]: dumpable meanwhile, as in OP_EXEC. Sends MSG_SYNC SYNC_CREATED, waits for MSG_GO, closes the
                                   sync socket, opens the fifo for writing (blocks until start), writes one byte. Reports
                                   go there from now on, their op counted from the next one */
     OP_EXEC = 37,              /* execve of what OP_LOOKUP found; OPF_NO_PROCESS: report ENOEXEC instead;
@@ -115,11 +116,14 @@ enum op_kind {
     OP_FIFO = 49,              /* fd: O_PATH of exec.fifo, kept for OP_WAIT_START with the way to open it */
     OP_CONSOLE = 50,           /* a new pty of /dev/pts becomes 0, 1, 2 and the controlling terminal; its master goes to
                                   the parent with SYNC_CONSOLE. args[0]: rows << 16 | columns; OPF_BIND_CONSOLE */
-    OP_COUNT = 51
+    OP_PIN = 51,               /* strings[0]: source of a bind. Its tree is kept for an OP_BIND with OPF_PINNED: first in, first
+                                  out. For what only the caller's own ids reach: before OP_BECOME_ROOT. OPF_RECURSIVE,
+                                  OPF_SOURCE_NO_FOLLOW */
+    OP_COUNT = 52
 };
 
 /* plan_op.flags */
-#define OPF_RECURSIVE 1    /* OP_ATTR, OP_BIND without fd */
+#define OPF_RECURSIVE 1    /* OP_ATTR, OP_PIN, OP_BIND without fd */
 #define OPF_STDOUT 1       /* OP_HOOK */
 #define OPF_STDERR 2       /* OP_HOOK */
 #define OPF_SAME 1         /* OP_SYMLINK: a link that is there already must have this target, anything else is an error;
@@ -132,6 +136,7 @@ enum op_kind {
 #define OPF_RETRY 16       /* OP_CHDIR */
 #define OPF_IN_PROC 16     /* OP_BIND, OP_MOUNT: the destination is a file of /proc that may be covered */
 #define OPF_HOME 32        /* OP_ENVIRONMENT */
+#define OPF_PINNED 64      /* OP_BIND: the tree is the next one of OP_PIN */
 #define OPF_KEEP_GROUPS 64 /* OP_CREDENTIALS, OP_BECOME_ROOT */
 #define OPF_NO_PROCESS 128 /* OP_EXEC */
 #define OPF_INIT 1         /* OP_EXEC */
@@ -141,7 +146,7 @@ enum op_kind {
 #define OPF_PROCFS_SOURCE 2048 /* OP_BIND: the tree must be procfs (destination /proc) */
 #define OPF_HOST_TREE 4096 /* OP_BIND: make it a slave first (rootfsPropagation is not shared) */
 #define OPF_NO_FOLLOW 8192 /* OP_BIND, OP_MOUNT: do not follow a symlink at the destination */
-#define OPF_SOURCE_NO_FOLLOW 32768 /* OP_BIND without fd: the source itself may be a symlink */
+#define OPF_SOURCE_NO_FOLLOW 32768 /* OP_PIN, OP_BIND without fd: the source itself may be a symlink */
 #define OPF_NO_PROCFS 8 /* OP_ROOTFS: a process that joins later needs no procfs of its own, and may not get one */
 #define OPF_NO_BIND 16384 /* OP_ROOTFS: no mount namespace, so only open the root */
 

@@ -293,6 +293,7 @@ class _Creation:
                 hook_states=self._hook_states_inside(),
                 no_pivot=request.no_pivot,
                 no_new_keyring=request.no_new_keyring,
+                may_clone_mounts=not self.spaces.has("user") or calls.may_clone_mounts(),
             )
             for text in self.lowered.warnings:
                 self.log.warning(text)

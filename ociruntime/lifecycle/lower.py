@@ -1,10 +1,13 @@
 """The order of a container's creation: every room's ops, put into one list.
 
-    cgroups, cgroup namespace → oom score → root of the user namespace → session, keyring → loopback → propagation,
+    cgroups, cgroup namespace → oom score → [root of the user namespace] → session, keyring → loopback → propagation,
     rootfs, mounts, devices → HOOKS: prestart, createRuntime by the parent → createContainer → pivot → working
     directory → read-only remounts → umask, names → AppArmor → sysctl → read-only and masked paths → no_new_privs →
     scheduler, I/O priority, personality, memory policy → READY → SELinux → chdir → [seccomp, if no_new_privs is off] →
     identity → [seccomp, if it is on] → CREATED, wait for start → startContainer → execve
+
+In a new user namespace, propagation, rootfs, and sources that the parent may not open come before its root: only the
+caller's own ids reach all of them.
 
 Source: runtime-spec runtime.md, "Lifecycle"; the reason for each place is beside the room's op or in process.py.
 """
@@ -18,6 +21,7 @@ from ociruntime.plan import (
     CLONE_NEWNET,
     HOST_TREE,
     KEEP_GROUPS,
+    PINNED,
     RECURSIVE,
     RETRY,
     SOURCE_NO_FOLLOW,
@@ -80,6 +84,25 @@ def _open_inside(ops: "list[Op]") -> "list[Op]":
     return ops
 
 
+def _open_before(ops: "list[Op]", joined: bool) -> "list[Op]":
+    """Let the init process open all sources itself, because the kernel does not let this parent clone mounts.
+
+    In a new user namespace that happens while it still has the caller's own ids, which reach what the container's root
+    may not: returned are the ops for that, in the order of the binds. A namespace that is joined leaves no such moment.
+    """
+    pins = []
+    for item in ops:
+        source = item.fd
+        if item.kind == "bind" and source is not None and source.kind == "tree":
+            flags = (RECURSIVE if source.recursive else 0) | (SOURCE_NO_FOLLOW if source.nofollow else 0)
+            item.fd = None
+            item.strings = (*item.strings[:2], source.path)
+            item.flags |= flags if joined else PINNED
+            if not joined:
+                pins.append(op("pin", item.pointer, strings=(source.path,), flags=flags))
+    return pins
+
+
 def _bounding(config: "dict[str, Any]") -> int:
     """The capabilities that the runtime itself could give, looked up if the config asks for any."""
     if (config.get("process") or {}).get("capabilities"):
@@ -111,11 +134,13 @@ def lower(
     hook_states: "tuple[str, str]",
     no_pivot: bool = False,
     no_new_keyring: bool = False,
+    may_clone_mounts: bool = True,
 ) -> Lowered:
     """Lower a whole config. Pure but for the facts the rooms look up (is a bind source a directory).
 
     root_id: device (major << 32 | minor) and inode of the rootfs. fifo: path of exec.fifo. hook_states: JSON text
-    for hooks at create and at start, inside the container's namespaces.
+    for hooks at create and at start, inside the container's namespaces. may_clone_mounts: whether this process has
+    the right to open_tree(2) in its mount namespace; only asked when there is a user namespace.
     Raises ConfigError, UnsupportedError with the pointer of the field.
     """
     who = process.lower(config, host, host_bounding=_bounding(config), keep_groups=spaces.deny_setgroups)
@@ -137,7 +162,15 @@ def lower(
         ops.append(op("unshare", "/linux/namespaces", args=(CLONE_NEWCGROUP,)))
     ops.append(op("affinity"))
     ops += who.early
+    pins: list[Op] = []
+    if spaces.new("mount") and not spaces.has("user"):
+        _open_inside(files.setup)
+    elif spaces.new("mount") and not may_clone_mounts:
+        pins = _open_before(files.setup, bool(spaces.joined("user")))
+    elif spaces.new("mount"):
+        files.rootfs[0].fd = FdSource("tree", str(files.rootfs[0].strings[0]), True)
     if spaces.new("user"):
+        ops += files.propagation + files.rootfs + pins
         keep = spaces.deny_setgroups or process.keeps_groups(config)
         ops.append(op("become_root", "/linux/uidMappings", flags=KEEP_GROUPS if keep else 0))
     ops.append(op("setsid"))
@@ -145,9 +178,9 @@ def lower(
         ops.append(op("keyring", strings=(f"_ses.{container_id}",)))
     if spaces.clone_flags & CLONE_NEWNET:
         ops.append(op("loopback_up"))
-    ops += files.propagation
-    ops += files.rootfs
-    ops += _open_inside(files.setup) if spaces.new("mount") and not spaces.has("user") else files.setup
+    if not spaces.new("user"):
+        ops += files.propagation + files.rootfs
+    ops += files.setup
     if any(section.get(kind) for kind in CREATE_HOOKS):
         ops.append(op("sync", "/hooks", args=(SYNC_HOOKS,)))
     ops += hooks.outputs(config, bundle)

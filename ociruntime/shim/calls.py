@@ -1,5 +1,7 @@
 """System calls that Python has no name for: a value (fds are the caller's, CLOEXEC), or StepError."""
 
+import posix
+
 from ociruntime.errors import StepError
 from ociruntime.plan import MOUNT_ATTR_IDMAP
 from ociruntime.shim._native import ffi, lib
@@ -51,6 +53,15 @@ def new_filesystem(kind: str, parameters: "Sequence[tuple[str, str]]") -> int:
     what, words = ffi.buffer(message)[:].decode("utf-8", "replace").split("\0")[:2]
     call, _, path = what.partition(" ")
     raise StepError("", call=call, errno=-ret, path=words.strip() or path)
+
+
+def may_clone_mounts() -> bool:
+    """Whether this process may open_tree(2) with OPEN_TREE_CLONE: CAP_SYS_ADMIN over its own mount namespace."""
+    fd: int = lib.shim_open_tree(AT_FDCWD, b"/", OPEN_TREE_CLONE)
+    if fd < 0:
+        return False
+    posix.close(fd)
+    return True
 
 
 def prlimit(pid: int, resource: int, soft: int, hard: int) -> int:

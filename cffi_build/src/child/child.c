@@ -18,6 +18,7 @@ static const op_handler handlers[OP_COUNT] = {
     [OP_ROOTFS] = op_rootfs,
     [OP_MOUNT] = op_mount,
     [OP_BIND] = op_bind,
+    [OP_PIN] = op_pin,
     [OP_DEVICE] = op_device,
     [OP_DEVICE_BIND] = op_device_bind,
     [OP_SYMLINK] = op_symlink,

@@ -32,8 +32,9 @@ struct child {
     int seccomp;     /* fd of the BPF program */
     int hook_stdout; /* files for the output of hooks; -1: it is collected */
     int hook_stderr;
-    struct kept *kept; /* mounts that a later OP_ATTR finishes */
-    bool pivoted;      /* host paths cannot be named any more */
+    struct kept *kept;   /* mounts that a later OP_ATTR finishes */
+    struct kept *pinned; /* trees for OP_BIND, in their order */
+    bool pivoted;        /* host paths cannot be named any more */
     char *const *argv;
     char *const *envp;
     const char *executable;
@@ -116,6 +117,7 @@ int op_root_attr_propagation(struct child *c, const struct plan_op *op);
 int op_mkdir(struct child *c, const struct plan_op *op);
 int op_mount(struct child *c, const struct plan_op *op); /* mount.c */
 int op_bind(struct child *c, const struct plan_op *op);
+int op_pin(struct child *c, const struct plan_op *op);
 int op_attr(struct child *c, const struct plan_op *op);
 int copy_up(struct child *c, int mount, int hidden, const char *path); /* copyup.c */
 int op_mask(struct child *c, const struct plan_op *op);                /* mask.c */

@@ -231,8 +231,9 @@ int op_wait_start(struct child *c, const struct plan_op *op)
     int ret;
     long fd;
 
-    (void)op;
     close_helpers(c);
+    if (op->args[0])
+        sys_prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     /* From here on only read, write, openat, close and execve: a seccomp profile may be in force. */
     ret = sync_with_parent(c, SYNC_CREATED, NULL);
     if (ret < 0)

@@ -235,23 +235,51 @@ int op_mount(struct child *c, const struct plan_op *op)
     return (int)ret;
 }
 
+static int open_source(struct child *c, const char *source, unsigned int op_flags)
+{
+    unsigned int flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+    long tree;
+    if (c->pivoted)
+        return failed(c, "open_tree", source, -EXDEV);
+    flags |= op_flags & OPF_RECURSIVE ? AT_RECURSIVE : 0;
+    flags |= op_flags & OPF_SOURCE_NO_FOLLOW ? AT_SYMLINK_NOFOLLOW : 0;
+    tree = sys_open_tree(AT_FDCWD, source, flags);
+    return tree < 0 ? failed(c, "open_tree", source, tree) : (int)tree;
+}
+
+int op_pin(struct child *c, const struct plan_op *op)
+{
+    const char *source = op_string(c, op, 0);
+    int tree = open_source(c, source, op->flags);
+    struct kept *kept, **last = &c->pinned;
+    if (tree < 0)
+        return tree;
+    kept = arena(sizeof(*kept));
+    if (kept == NULL)
+        return failed(c, "mmap", source, -ENOMEM);
+    *kept = (struct kept){ NULL, source, tree };
+    while (*last != NULL)
+        last = &(*last)->next;
+    *last = kept;
+    return 0;
+}
+
 /*
- * The tree to bind. A user namespace's root could not reach every source, so there the parent opens them; otherwise it
- * is done here, in our copy of the host's mounts, before any root change: then mount ids follow the config's order.
+ * The tree to bind. A user namespace's root cannot reach every source: there the parent opens them, or, where the kernel
+ * does not let it, OP_PIN. Otherwise it is done here, in our copy of the host's mounts, before any root change: then mount
+ * ids follow the config's order.
  */
 static int source_tree(struct child *c, const struct plan_op *op)
 {
-    const char *source = op_string(c, op, 2);
-    unsigned int flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
-    long tree;
+    struct kept *next = c->pinned;
     if (op->fd >= 0)
         return op_fd(c, op);
-    if (c->pivoted)
-        return failed(c, "open_tree", source, -EXDEV);
-    flags |= op->flags & OPF_RECURSIVE ? AT_RECURSIVE : 0;
-    flags |= op->flags & OPF_SOURCE_NO_FOLLOW ? AT_SYMLINK_NOFOLLOW : 0;
-    tree = sys_open_tree(AT_FDCWD, source, flags);
-    return tree < 0 ? failed(c, "open_tree", source, tree) : (int)tree;
+    if (!(op->flags & OPF_PINNED))
+        return open_source(c, op_string(c, op, 2), op->flags);
+    if (next == NULL)
+        return failed(c, "plan", "pinned", -EINVAL);
+    c->pinned = next->next;
+    return next->mount;
 }
 
 int op_bind(struct child *c, const struct plan_op *op)

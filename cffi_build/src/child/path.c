@@ -8,6 +8,7 @@
 #define EAGAIN_RETRIES                                                                                                 \
     128 /* a rename storm elsewhere makes openat2 give up now and then; it must not stall us for ever */
 #define LINK_LIMIT 40
+#define PROC_ROOT_INO 1 /* linux/proc_fs.h */
 
 int open_in(int dirfd, const char *path, uint64_t flags, uint64_t resolve)
 {
@@ -237,10 +238,35 @@ static int mount_proc(struct child *c, bool pid_only)
     return mnt < 0 ? failed(c, "fsmount", "proc", mnt) : (int)mnt;
 }
 
+/*
+ * A new procfs is refused where the caller sees only part of one (mount_too_revealing: a container in a container) and
+ * where the PID namespace is somebody else's. Then the caller's own has to do: pinned while it can still be named, before
+ * anything of the image is in view, and its root, not what may be mounted on it.
+ */
+static int callers_proc(struct child *c, int refused)
+{
+    struct statx st;
+    long fd, ret;
+    if (refused != -EPERM || c->pivoted)
+        return refused;
+    fd = sys_openat(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (fd < 0)
+        return refused;
+    ret = sys_statx((int)fd, "", AT_EMPTY_PATH, STATX_INO, &st);
+    if (ret < 0 || st.stx_ino != PROC_ROOT_INO || file_system((int)fd) != PROC_SUPER_MAGIC) {
+        sys_close((int)fd);
+        return refused;
+    }
+    return (int)fd;
+}
+
 int own_proc(struct child *c)
 {
-    if (c->proc < 0)
+    if (c->proc < 0) {
         c->proc = mount_proc(c, true);
+        if (c->proc < 0)
+            c->proc = callers_proc(c, c->proc);
+    }
     return c->proc;
 }
 

@@ -5,6 +5,8 @@
  */
 #include "child.h"
 
+#define MS_SLAVE_REC (1 << 19 | 0x4000)
+
 static int set_propagation(int fd, uint64_t flags, const char *path)
 {
     struct mount_attr attr = { .propagation = flags & ~(uint64_t)0x4000 };
@@ -47,17 +49,49 @@ static int mount_root(int fd)
     return (int)at;
 }
 
+/*
+ * Put the tree of the rootfs where pivot_root can take it from: onto path. Where that cannot be reached (the directories of
+ * somebody whose ID the user namespace lacks), over "/", of which pivot_root thinks no less.
+ */
+static int place_root(struct child *c, const char *path, int fd, int tree)
+{
+    struct mount_attr private = { .propagation = 1 << 18 }; /* MS_PRIVATE */
+    long at = fd, top = fd < 0 ? fd : mount_root(fd), ret;
+
+    if (top == -EACCES) {
+        at = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+        top = at < 0 ? at : mount_root((int)at);
+    }
+    if (top < 0)
+        return failed(c, "statx", path, top);
+    /* pivot_root refuses a new root whose parent mount is shared, and the bind must not travel to the host. */
+    ret = sys_mount_setattr((int)top, "", AT_EMPTY_PATH, &private);
+    sys_close((int)top);
+    if (ret < 0) {
+        failed(c, "mount_setattr", path, ret);
+    } else {
+        ret = sys_move_mount(tree, (int)at);
+        if (ret < 0)
+            failed(c, "move_mount", path, ret);
+    }
+    if (at != fd)
+        sys_close((int)at);
+    return (int)ret;
+}
+
 int op_rootfs(struct child *c, const struct plan_op *op)
 {
     const char *path = op_string(c, op, 0);
-    struct mount_attr private = { .propagation = 1 << 18 }; /* MS_PRIVATE */
+    int given = op->fd >= 0 ? op_fd(c, op) : -1;
     struct statx st;
-    long fd, top, tree, ret;
+    long fd, tree = given, ret;
 
+    if (op->fd >= 0 && given < 0)
+        return given;
     fd = sys_openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-    if (fd < 0)
+    if (fd < 0 && given < 0)
         return failed(c, "open", path, fd);
-    ret = sys_statx((int)fd, "", AT_EMPTY_PATH, STATX_INO, &st);
+    ret = sys_statx(given >= 0 ? given : (int)fd, "", AT_EMPTY_PATH, STATX_INO, &st);
     if (ret < 0)
         return failed(c, "statx", path, ret);
     if (op->args[1] != 0 &&
@@ -71,22 +105,20 @@ int op_rootfs(struct child *c, const struct plan_op *op)
         return ret < 0 ? (int)ret : 0;
     }
 
-    /* pivot_root refuses a new root whose parent mount is shared, and the bind must not travel to the host. */
-    top = mount_root((int)fd);
-    if (top < 0)
-        return failed(c, "statx", path, top);
-    ret = sys_mount_setattr((int)top, "", AT_EMPTY_PATH, &private);
-    sys_close((int)top);
-    if (ret < 0)
-        return failed(c, "mount_setattr", path, ret);
-
-    tree = sys_open_tree((int)fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+    if (given < 0)
+        tree = sys_open_tree((int)fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
     if (tree < 0)
         return failed(c, "open_tree", path, tree);
-    ret = sys_move_mount((int)tree, (int)fd);
-    sys_close((int)fd);
+    if (given >= 0) { /* it comes from the host's mounts, ours were made slaves already */
+        ret = set_propagation(given, MS_SLAVE_REC, "");
+        if (ret < 0)
+            return failed(c, "mount_setattr", path, ret);
+    }
+    ret = place_root(c, path, (int)fd, (int)tree);
+    if (fd >= 0)
+        sys_close((int)fd);
     if (ret < 0)
-        return failed(c, "move_mount", path, ret);
+        return (int)ret;
     c->root = (int)tree;
 
     /* Masks need the true /dev/null: taken from the host while it can still be named (CVE-2025-31133). */
