@@ -22,6 +22,8 @@ class Host:
     """What the rooms may ask about the machine.
 
     euid: effective user ID of the runtime. in_userns: the runtime is not in the initial user namespace.
+    egid: effective group ID, looked up only where it matters: when euid is not 0. groups_denied: in_userns, and in that
+    namespace setgroups(2) is denied for good.
     rootless: cgroup and device failures that only privilege could avoid are tolerated (global option --rootless).
     kernel: (major, minor). arch: machine name of uname(2).
     cgroup_mode: "v1" (no cgroup2 mount), "hybrid" (both), "v2" (only cgroup2), "none" (nothing mounted).
@@ -35,7 +37,9 @@ class Host:
         "cgroup_mode",
         "cgroup_mounts",
         "controllers",
+        "egid",
         "euid",
+        "groups_denied",
         "in_userns",
         "kernel",
         "own_cgroups",
@@ -47,6 +51,8 @@ class Host:
         self,
         *,
         euid: int = 0,
+        egid: int = 0,
+        groups_denied: bool = False,
         in_userns: bool = False,
         rootless: bool = False,
         kernel: "tuple[int, int]" = (5, 12),
@@ -58,6 +64,8 @@ class Host:
         own_cgroups: "dict[str, str] | None" = None,
     ) -> None:
         self.euid = euid
+        self.egid = egid
+        self.groups_denied = groups_denied
         self.in_userns = in_userns
         self.rootless = rootless
         self.kernel = kernel
@@ -96,6 +104,8 @@ def probe(rootless: "bool | None" = None) -> Host:
     own = parse_self_cgroup(_read("/proc/self/cgroup"))
     host = Host(
         euid=euid,
+        egid=posix.getegid() if euid else 0,
+        groups_denied=in_userns and _read("/proc/self/setgroups").startswith(b"deny"),
         in_userns=in_userns,
         rootless=(euid != 0 or in_userns) if rootless is None else rootless,
         kernel=parse_release(uname.release),

@@ -5,6 +5,7 @@ Source: runtime-spec config-linux.md, "Namespaces", "User namespace mappings", "
 user_namespaces(7), time_namespaces(7).
 """
 
+import posix
 from itertools import pairwise
 
 from ociruntime import plan
@@ -34,6 +35,7 @@ FLAGS = {
 
 MAPPING_LINES = 340  # user_namespaces(7): lines in a map file
 ID_COUNT = 1 << 32
+PAGE = 4096  # the smallest of all machines
 CLOCKS = ("monotonic", "boottime")
 NAME_SIZE = 64  # sethostname(2): __NEW_UTS_LEN
 _SECONDS_MAX = 9223372036  # kernel KTIME_SEC_MAX
@@ -45,21 +47,20 @@ class Namespaces:
     clone_flags: CLONE_NEW* of the new ones, without cgroup (unshare_cgroup: after the final cgroup is joined) and
     without time (new_time: unshared by the intermediate, which writes time_offsets before anyone lives in it).
     joins: (CLONE_NEW* flag, path, pointer) in join order.
-    uid_map, gid_map: text for the map files of a new user namespace, "" when there is none.
     uid_ranges, gid_ranges: the mappings as (container ID, host ID, size); None when the config has none.
-    deny_setgroups: an unprivileged writer must first write "deny" to /proc/PID/setgroups.
+    deny_setgroups: an unprivileged writer must first write "deny" to /proc/PID/setgroups. groups_denied: nobody in the
+    container may setgroups(2), for that reason or because the runtime's own user namespace is such a one.
     """
 
     __slots__ = (
         "clone_flags",
         "deny_setgroups",
-        "gid_map",
         "gid_ranges",
+        "groups_denied",
         "joins",
         "new_time",
         "paths",
         "time_offsets",
-        "uid_map",
         "uid_ranges",
         "unshare_cgroup",
         "warnings",
@@ -71,11 +72,10 @@ class Namespaces:
         self.new_time = False
         self.joins: list[tuple[int, str, str]] = []
         self.time_offsets = b""
-        self.uid_map = ""
-        self.gid_map = ""
         self.uid_ranges: Ranges | None = None
         self.gid_ranges: Ranges | None = None
         self.deny_setgroups = False
+        self.groups_denied = False
         self.paths: dict[str, str] = {}
         self.warnings: list[str] = []
 
@@ -145,6 +145,7 @@ def lower(config: "dict[str, Any]", host: "Host") -> Namespaces:
 def _mappings(result: Namespaces, linux: "dict[str, Any]", pointers: "dict[str, str]", host: "Host") -> None:
     uids = linux.get("uidMappings") or []
     gids = linux.get("gidMappings") or []
+    result.groups_denied = host.groups_denied
     if not result.has("user"):
         for key, entries in (("uidMappings", uids), ("gidMappings", gids)):
             if entries:
@@ -163,9 +164,11 @@ def _mappings(result: Namespaces, linux: "dict[str, Any]", pointers: "dict[str, 
     if gids:
         result.gid_ranges = _ranges(gids, "/linux/gidMappings")
     if result.new("user"):
-        result.uid_map = map_text(result.uid_ranges or ())
-        result.gid_map = map_text(result.gid_ranges or ())
-        result.deny_setgroups = host.euid != 0 and len(gids) == 1 and gids[0]["size"] == 1
+        for key, ranges in (("uidMappings", result.uid_ranges or ()), ("gidMappings", result.gid_ranges or ())):
+            _check_new(ranges, f"/linux/{key}")
+        own = len(gids) == 1 and (gids[0]["hostID"], gids[0]["size"]) == (host.egid, 1)
+        result.deny_setgroups = host.euid != 0 and own
+        result.groups_denied = result.groups_denied or result.deny_setgroups
 
 
 def _ranges(entries: "list[dict[str, Any]]", at: str) -> "Ranges":
@@ -188,6 +191,17 @@ def _ranges(entries: "list[dict[str, Any]]", at: str) -> "Ranges":
                 first, second = sorted((before, after))
                 raise ConfigError(f"overlaps with mapping {first}", pointer=f"{at}/{second}/{key}")
     return tuple(ranges)
+
+
+def _check_new(ranges: "Ranges", at: str) -> None:
+    """What a map must be for the kernel to take it in its one write, and for a container to come about in it."""
+    size = len(map_text(ranges))
+    if size >= PAGE and size >= posix.sysconf("SC_PAGESIZE"):
+        raise ConfigError(
+            f"{len(ranges)} mappings are {size} bytes of text: the kernel takes less than a page of them", pointer=at
+        )
+    if host_id(ranges, 0) is None:
+        raise ConfigError("the container's root (0) is not mapped", pointer=at)
 
 
 def map_text(ranges: "Ranges") -> str:

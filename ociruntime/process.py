@@ -176,7 +176,8 @@ def lower_process(
     if keeps_groups(config):
         credentials = _kept_groups(user, at, uid, gid, result.warnings)
     else:
-        credentials = _credentials(user, at, uid, gid, maps and maps[1], host.euid, keep_groups)
+        refused = keep_groups or (host.euid != 0 and not user_namespace)
+        credentials = _credentials(user, at, uid, gid, maps and maps[1], keep_groups, refused)
     result.directory += (
         plan.op("chdir", f"{at}/cwd", strings=(directory,), flags=plan.RETRY),
         plan.op("check_cwd", f"{at}/cwd"),
@@ -234,16 +235,16 @@ def _own_id(user: "dict[str, Any]", key: str, at: str, maps: "Any") -> int:
 
 
 def _credentials(
-    user: "dict[str, Any]", at: str, uid: int, gid: int, gid_maps: "Any", euid: int, keep_groups: bool
+    user: "dict[str, Any]", at: str, uid: int, gid: int, gid_maps: "Any", keep_groups: bool, refused: bool
 ) -> "Op":
     """setgroups, setgid, setuid. The group list is set even when it is empty: the caller's groups must not stay."""
     groups = user.get("additionalGids") or ()
     pointer = f"{at}/user/additionalGids"
-    if groups and (keep_groups or euid != 0):
+    if groups and refused:
         raise ConfigError(
-            "additional groups cannot be set by an unprivileged runtime",
+            "additional groups cannot be set: setgroups(2) is denied here",
             pointer=pointer,
-            hint="leave additionalGids out: setgroups(2) is not allowed here",
+            hint="an unprivileged runtime can set them when gidMappings has more than its own group, see newgidmap(1)",
         )
     packed = b"".join(
         [_check_id(group, f"{pointer}/{i}", gid_maps).to_bytes(4, "little") for i, group in enumerate(groups)]

@@ -32,7 +32,7 @@ USER = {"namespaces": [{"type": "user"}]}
 
 
 def lower(linux: dict[str, Any], euid: int = 0) -> Namespaces:
-    return namespaces.lower({"linux": linux}, Host(euid=euid))
+    return namespaces.lower({"linux": linux}, Host(euid=euid, egid=euid and euid + 1))
 
 
 def kinds(*entries: str) -> dict[str, Any]:
@@ -130,8 +130,8 @@ def test_refused(linux: dict[str, Any], pointer: str | None) -> None:
 
 def test_maps_of_a_new_user_namespace() -> None:
     result = lower({**USER, "uidMappings": [mapping(0, 1000, 1), mapping(1, 100000, 9)], "gidMappings": SOME})
-    assert result.uid_map == "0 1000 1\n1 100000 9\n"
-    assert result.gid_map == "0 100000 65536\n"
+    assert map_text(result.uid_ranges or ()) == "0 1000 1\n1 100000 9\n"
+    assert map_text(result.gid_ranges or ()) == "0 100000 65536\n"
     assert result.container_root() == (1000, 100000)
     assert result.maps("uid", 9)
     assert not result.maps("uid", 10)
@@ -140,24 +140,47 @@ def test_maps_of_a_new_user_namespace() -> None:
 
 @pytest.mark.parametrize(
     ("euid", "gids", "deny"),
-    [(0, [mapping(0, 0, 1)], False), (1000, [mapping(0, 1000, 1)], True), (1000, SOME, False)],
+    [
+        (0, [mapping(0, 0, 1)], False),
+        (1000, [mapping(0, 1001, 1)], True),
+        (1000, [mapping(0, 1000, 1)], False),  # not the own group: newgidmap writes it
+        (1000, SOME, False),
+    ],
 )
 def test_setgroups_is_denied_only_for_an_unprivileged_single_id(
     euid: int, gids: list[dict[str, int]], deny: bool
 ) -> None:
-    assert lower({**USER, "uidMappings": SOME, "gidMappings": gids}, euid).deny_setgroups is deny
+    result = lower({**USER, "uidMappings": SOME, "gidMappings": gids}, euid)
+    assert (result.deny_setgroups, result.groups_denied) == (deny, deny)
+
+
+def test_groups_stay_denied_below_a_user_namespace_that_denies_them() -> None:
+    host = Host(in_userns=True, groups_denied=True)
+    for linux in ({**USER, "uidMappings": SOME, "gidMappings": SOME}, kinds("pid")):
+        result = namespaces.lower({"linux": linux}, host)
+        assert (result.deny_setgroups, result.groups_denied) == (False, True)
+
+
+def test_a_map_of_a_page_or_more_is_refused() -> None:
+    """user_namespaces(7): one write of less than a page, whatever the number of lines."""
+    long = [mapping(0, 0, 1), *(mapping(1000000000 + n, 2000000000 + n, 1) for n in range(200))]
+    for key in ("uidMappings", "gidMappings"):
+        with pytest.raises(ConfigError, match="less than a page") as caught:
+            lower({**USER, **MAPS, key: long})
+        assert caught.value.pointer == f"/linux/{key}"
+    assert len(lower({**USER, **MAPS, "uidMappings": long[:150]}).uid_ranges or ()) == 150
 
 
 def test_mappings_without_a_user_namespace_are_reported() -> None:
     result = lower({**kinds("pid"), **MAPS})
     assert [text.split(":")[0] for text in result.warnings] == ["/linux/uidMappings", "/linux/gidMappings"]
-    assert (result.uid_map, result.uid_ranges) == ("", None)
+    assert result.uid_ranges is None
     assert result.container_root() == (0, 0)
 
 
 def test_mappings_beside_a_path() -> None:
     result = lower({**kinds("user=/u"), **MAPS})
-    assert (result.uid_map, result.gid_map) == ("", "")
+    assert not result.new("user")
     same = "         0     100000      65536\n"
     assert len(check_joined(result, same, same)) == 2
     for uids, gids, pointer in (("0 0 1\n", same, "/linux/uidMappings"), (same, "", "/linux/gidMappings")):
@@ -200,7 +223,7 @@ def test_refused_names(config: dict[str, Any], linux: dict[str, Any], pointer: s
     assert caught.value.pointer == pointer
 
 
-RANGE = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 20))
+RANGE = st.tuples(st.integers(1, 60), st.integers(0, 60), st.integers(1, 20))
 
 
 @given(st.lists(RANGE, min_size=1, max_size=5))
@@ -209,6 +232,7 @@ def test_accepted_mappings_are_one_to_one(ranges: list[tuple[int, int, int]]) ->
     inside = [container + n for container, _, size in ranges for n in range(size)]
     outside = [host + n for _, host, size in ranges for n in range(size)]
     fits = len(set(inside)) == len(inside) and len(set(outside)) == len(outside)
+    ranges = [(0, 1000, 1), *ranges]  # the container's root must be there
     entries = [mapping(*each) for each in ranges]
     linux = {**USER, "uidMappings": entries, "gidMappings": entries}
     if not fits:
@@ -216,8 +240,7 @@ def test_accepted_mappings_are_one_to_one(ranges: list[tuple[int, int, int]]) ->
             lower(linux)
         return
     result = lower(linux)
-    assert result.uid_ranges == tuple(ranges) == parse_map(result.uid_map)
-    assert map_text(parse_map(result.gid_map)) == result.gid_map
+    assert result.uid_ranges == tuple(ranges) == parse_map(map_text(result.uid_ranges or ()))
     pairs = dict(zip(inside, outside, strict=True))
-    for number in range(100):
+    for number in range(1, 100):
         assert host_id(result.uid_ranges, number) == pairs.get(number)

@@ -43,6 +43,7 @@ class Cgroup:
         "mode",
         "mounts",
         "paths",
+        "refused",
         "rootless",
         "skip_devices",
         "warnings",
@@ -55,6 +56,7 @@ class Cgroup:
         self.rootless = False
         self.skip_devices = False
         self.warnings: list[str] = []
+        self.refused = ""
         # The rest is known to create only.
         self.container_id = ""
         self.explicit = False
@@ -178,8 +180,7 @@ class Cgroup:
         return any(self._directory(write.controller) == directory for write in writes)
 
     def _forget(self, directory: str, error: OSError) -> None:
-        reason = posix.strerror(error.errno or 0).lower()
-        self.warnings.append(f"cannot create the cgroup '{directory}' ({reason}), going on without")
+        self.refused = self.refused or f"'{directory}' ({posix.strerror(error.errno or 0).lower()})"
         self.paths = {name: path for name, path in self.paths.items() if path != directory}
         inner = [path for path in self.made if path == directory or directory.startswith(path + "/")]
         for path in reversed(inner):

@@ -5,6 +5,7 @@ and the words for what failed.
 """
 
 import posix
+from errno import EINVAL, EPERM
 
 from ociruntime import hooks
 from ociruntime.errors import ConfigError, OCIError, StepError
@@ -139,8 +140,16 @@ class Child:
         except (OSError, StepError) as error:
             for op in self.ops:
                 if op.fd is source:
+                    from ociruntime.lifecycle import refusals
+
+                    number = error.errno or 0
                     raise StepError(
-                        "cannot open the source", step=op.kind, pointer=op.pointer, errno=error.errno or 0, path=path
+                        "cannot open the source",
+                        step=op.kind,
+                        pointer=op.pointer,
+                        errno=number,
+                        path=path,
+                        hint=refusals.hint(op, "open_tree", number) if source.kind == "tree" else "",
                     ) from None
             raise
 
@@ -254,7 +263,11 @@ class Child:
             from ociruntime.lifecycle import program
 
             return program.failure(message, f"{op.pointer}/0")
-        if op.kind == "mount" and message.errno == 19:  # ENODEV
+        if message.errno in (EPERM, EINVAL) and op.kind in ("mount", "bind", "pin", "attr", "readonly", "mask"):
+            from ociruntime.lifecycle import refusals
+
+            hint = refusals.hint(op, message.call, message.errno)
+        elif op.kind == "mount" and message.errno == 19:  # ENODEV
             hint = "this kernel does not know the file system type"
         elif op.kind == "device" and message.call == "existing node":
             reason = "another kind of file is there already"

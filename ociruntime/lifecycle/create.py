@@ -318,6 +318,10 @@ class _Creation:
                     socket.close()
         for text in cgroup.warnings:
             self.log.warning(text)
+        if cgroup.refused:
+            # With PIDs of its own, the end of the init process is the end of all: then nobody misses the cgroup.
+            tell = self.log.debug if self.spaces.new("pid") else self.log.warning
+            tell(f"cannot create the cgroup {cgroup.refused}, going on without")
         self.undo.forget()
         master, self.master = self.master, -1
         if self.log.debugging:
@@ -348,6 +352,8 @@ class _Creation:
 
     def _make_fifo(self) -> None:
         uid, gid = self.spaces.container_root()
+        if self.facts.euid or self.facts.in_userns:
+            uid = gid = None  # not ours to give away, and everybody may write to it
         self.directory.make_fifo(posix.geteuid() if uid is None else uid, posix.getegid() if gid is None else gid)
 
     def _offer_notify_socket(self) -> None:
@@ -398,8 +404,10 @@ class _Creation:
                 posix.close(cgroup_fd)
             for _, fd in joins:
                 posix.close(fd)
-        if spaces.uid_map:
-            self._write_maps()
+        if spaces.new("user"):
+            from ociruntime.lifecycle import id_maps
+
+            id_maps.write(child.pid, spaces, self.facts)
 
     def _cgroup_fd(self) -> int:
         path = self.cgroup.clone_directory()
@@ -466,27 +474,6 @@ class _Creation:
             elif error.errno == 1 and self.facts.euid:
                 error.hint = "an unprivileged runtime needs a new user namespace in /linux/namespaces"
         return error
-
-    def _write_maps(self) -> None:
-        """The parent writes the maps; the init process waits for its plan meanwhile. Source: user_namespaces(7)."""
-        files = [
-            ("uid_map", self.spaces.uid_map, "/linux/uidMappings"),
-            ("gid_map", self.spaces.gid_map, "/linux/gidMappings"),
-        ]
-        if self.spaces.deny_setgroups:
-            files.insert(0, ("setgroups", "deny", "/linux/gidMappings"))
-        for name, text, pointer in files:
-            path = f"/proc/{self.child.pid}/{name}"
-            try:
-                fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
-                try:
-                    posix.write(fd, text.encode("ascii"))
-                finally:
-                    posix.close(fd)
-            except OSError as error:
-                raise StepError(
-                    "cannot write the id map", pointer=pointer, call="write", errno=error.errno or 0, path=path
-                ) from None
 
     def _hook_states_inside(self) -> "tuple[str, str]":
         """The state for hooks in the container's namespaces, at create and at start: with the pid as it is in there."""

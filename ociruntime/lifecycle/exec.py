@@ -324,7 +324,11 @@ class _Execution:
             if not self._alive():
                 raise self._gone()
             self._clone_into_cgroup()
-            self.child.channel.send_boot(joins=[(flags, pidfd)] if flags else [], intermediate=True)
+            self.child.channel.send_boot(
+                joins=[(flags, pidfd)] if flags else [],
+                intermediate=True,
+                keep_groups=process.keeps_groups(self.config),
+            )
             self.child.await_init(self._boot_error)
         finally:
             posix.close(pidfd)

@@ -93,7 +93,7 @@ def _open_before(ops: "list[Op]", joined: bool) -> "list[Op]":
     pins = []
     for item in ops:
         source = item.fd
-        if item.kind == "bind" and source is not None and source.kind == "tree":
+        if item.kind == "bind" and source is not None and source.kind == "tree" and source.idmap is None:
             flags = (RECURSIVE if source.recursive else 0) | (SOURCE_NO_FOLLOW if source.nofollow else 0)
             item.fd = None
             item.strings = (*item.strings[:2], source.path)
@@ -143,7 +143,7 @@ def lower(
     the right to open_tree(2) in its mount namespace; only asked when there is a user namespace.
     Raises ConfigError, UnsupportedError with the pointer of the field.
     """
-    who = process.lower(config, host, host_bounding=_bounding(config), keep_groups=spaces.deny_setgroups)
+    who = process.lower(config, host, host_bounding=_bounding(config), keep_groups=spaces.groups_denied)
     files = mounts.lower(
         config,
         host,
@@ -171,7 +171,7 @@ def lower(
         files.rootfs[0].fd = FdSource("tree", str(files.rootfs[0].strings[0]), True)
     if spaces.new("user"):
         ops += files.propagation + files.rootfs + pins
-        keep = spaces.deny_setgroups or process.keeps_groups(config)
+        keep = spaces.groups_denied or process.keeps_groups(config)
         ops.append(op("become_root", "/linux/uidMappings", flags=KEEP_GROUPS if keep else 0))
     ops.append(op("setsid"))
     if not no_new_keyring:
@@ -210,7 +210,8 @@ def lower(
     ops.append(op("no_pdeathsig"))
     if filters is not None and who.no_new_privileges:
         ops.append(filters.op())
-    ops.append(op("wait_start"))
+    # Until its program is executed, an unprivileged runtime could not even look at its namespaces: exec needs them.
+    ops.append(op("wait_start", args=(1,) if host.euid else ()))
     ops += hooks.ops(config, "startContainer", hook_states[1])
     ops += who.execute
     warnings = [f"{pointer}: {text}" for pointer, text in who.warnings]

@@ -1,0 +1,148 @@
+"""The ID maps of a new user namespace: written by the parent, or through newuidmap(1) and newgidmap(1).
+
+An unprivileged user may write a map of one line that holds the own ID and nothing else; and the group map only once
+setgroups(2) is denied, since leaving a group could open what that group is kept out of. Every other ID is for the two
+helpers to give, which look into /etc/subuid and /etc/subgid.
+Source: user_namespaces(7), "Defining user and group ID mappings"; newuidmap(1), subuid(5).
+"""
+
+import posix
+from errno import EPERM
+
+from ociruntime.errors import ConfigError, OCIError, StepError, UnsupportedError
+from ociruntime.namespaces import host_id, map_text, parse_map
+from ociruntime.state import status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.host import Host
+    from ociruntime.namespaces import Namespaces, Ranges
+
+# Never the caller's PATH: what is found there gets to say which IDs the container has.
+PLACES = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/local/sbin")
+_OUTPUT_KEPT = 4096
+
+
+def write(pid: int, spaces: "Namespaces", host: "Host") -> None:
+    """Write both maps of the process pid, which waits meanwhile.
+
+    Raises ConfigError at the mapping that the caller has no right to, UnsupportedError when a helper is missing,
+    StepError.
+    """
+    if spaces.deny_setgroups:
+        _write_file(pid, "setgroups", "deny", "/linux/gidMappings", host, ())
+    for kind, ranges, own in (("uid", spaces.uid_ranges or (), host.euid), ("gid", spaces.gid_ranges or (), host.egid)):
+        pointer = f"/linux/{kind}Mappings"
+        if host.euid == 0 or only_own(ranges, own):
+            _write_file(pid, f"{kind}_map", map_text(ranges), pointer, host, ranges)
+        else:
+            _give(pid, kind, ranges, pointer)
+
+
+def only_own(ranges: "Ranges", own: int) -> bool:
+    """Whether a map holds the caller's own ID and nothing else: the one that needs no privilege."""
+    return len(ranges) == 1 and ranges[0][1:] == (own, 1)
+
+
+def _write_file(pid: int, name: str, text: str, pointer: str, host: "Host", ranges: "Ranges") -> None:
+    path = f"/proc/{pid}/{name}"
+    try:
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+        try:
+            posix.write(fd, text.encode("ascii"))
+        finally:
+            posix.close(fd)
+    except OSError as error:
+        if error.errno == EPERM and ranges:
+            _check_own(name, ranges, pointer)
+        hint = "the caller's own user namespace is not this process's to divide" if host.in_userns else ""
+        raise StepError(
+            "cannot write the id map", pointer=pointer, call="write", errno=error.errno or 0, path=path, hint=hint
+        ) from None
+
+
+def _check_own(name: str, ranges: "Ranges", pointer: str) -> None:
+    """The kernel only says EPERM: find the mapping whose host IDs the runtime's own user namespace does not have."""
+    own = parse_map(status.read_file(f"/proc/self/{name}", 1 << 16).decode("ascii"))
+    for index, (_, outside, size) in enumerate(ranges):
+        if host_id(own, outside) is None or host_id(own, outside + size - 1) is None:
+            raise ConfigError(
+                f"{outside} to {outside + size - 1}: the runtime's own user namespace does not have all of them",
+                pointer=f"{pointer}/{index}/hostID",
+                errno=EPERM,
+            )
+
+
+def find_helper(name: str) -> str:
+    """The path of newuidmap or newgidmap; "" if it is not installed."""
+    for place in PLACES:
+        try:
+            if posix.access(f"{place}/{name}", posix.X_OK):
+                return f"{place}/{name}"
+        except OSError:
+            continue
+    return ""
+
+
+def _give(pid: int, kind: str, ranges: "Ranges", pointer: str) -> None:
+    """Let the helper write the map, and look whether it has: all lines, no less."""
+    name = f"new{kind}map"
+    path = find_helper(name)
+    if not path:
+        raise UnsupportedError(
+            "a mapping of more than the caller's own ID",
+            f"{name}, which is not in {', '.join(PLACES)}",
+            pointer=pointer,
+            hint="install it (package uidmap), or map one ID only",
+        )
+    words = [str(number) for mapping in ranges for number in mapping]
+    printed = _run(path, [name, str(pid), *words], pointer)
+    if len(parse_map(status.read_file(f"/proc/{pid}/{kind}_map", 1 << 16).decode("ascii"))) != len(ranges):
+        raise _refused(path, kind, ranges, pointer, printed)
+
+
+def _run(path: str, argv: "list[str]", pointer: str) -> str:
+    """Run a helper to its end: what it has printed."""
+    from ociruntime.shim.spawn import run_process
+
+    reader, writer = posix.pipe2(posix.O_CLOEXEC)
+    try:
+        try:
+            pid, pidfd = run_process(path, argv, [], stdout=writer, stderr=writer)
+        except OCIError as error:
+            raise StepError("cannot be executed", pointer=pointer, errno=error.errno, path=path) from None
+        finally:
+            posix.close(writer)
+        output = b""
+        data = posix.read(reader, _OUTPUT_KEPT)
+        while data:
+            output = (output + data)[:_OUTPUT_KEPT]
+            data = posix.read(reader, _OUTPUT_KEPT)
+        try:
+            posix.waitpid(pid, 0)
+        except ChildProcessError:
+            pass  # the caller ignores SIGCHLD
+        posix.close(pidfd)
+    finally:
+        posix.close(reader)
+    return output.decode("utf-8", "replace").strip()
+
+
+def _refused(path: str, kind: str, ranges: "Ranges", pointer: str, printed: str) -> OCIError:
+    """What the helper says: "newuidmap: uid range [0-5) -> [7-12) not allowed", or something about itself."""
+    for index, (inside, outside, size) in enumerate(ranges):
+        if f"[{inside}-{inside + size}) -> [{outside}-{outside + size}) not allowed" in printed:
+            return ConfigError(
+                f"{outside} to {outside + size - 1}: not granted to user {posix.geteuid()} in /etc/sub{kind}",
+                pointer=f"{pointer}/{index}",
+                hint=f"a line USER:{outside}:{size} there grants them",
+            )
+    hint = ""
+    if "not permitted" in printed or not printed:
+        hint = "it must be setuid root or have file capabilities, and its caller not be under no_new_privs"
+    return StepError(
+        f"has not written the map: {printed.partition(': ')[2] or printed or 'no reason given'}",
+        pointer=pointer,
+        path=path,
+        hint=hint,
+    )

@@ -1,0 +1,46 @@
+"""Words for what the kernel refuses about mounts in user namespaces: its errno does not say which rule it was."""
+
+from errno import EINVAL, EPERM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.plan import Op
+
+# What a new mount of a type shows, and whose owner may make one. Source: mount_capable() of the kernel, fs/super.c.
+OWNERS = {
+    "proc": "the PID namespace",
+    "sysfs": "the network namespace",
+    "mqueue": "the IPC namespace",
+    "cgroup": "the cgroup namespace",
+    "cgroup2": "the cgroup namespace",
+}
+
+
+def hint(op: "Op", call: str, errno: int) -> str:
+    """What to tell about a mount, bind or pin op that failed in this call; "" if there is nothing to tell."""
+    if op.kind == "mount" and errno == EPERM:
+        return _new(str(op.strings[0]), call)
+    if op.kind in ("bind", "attr", "readonly", "mask") and call == "mount_setattr" and errno == EPERM:
+        return (
+            "locked flags: a user namespace cannot take ro, nosuid, nodev, noexec or the atime away from the host's "
+            "mounts, see mount_namespaces(7)"
+        )
+    if op.kind in ("bind", "pin") and call == "open_tree" and errno == EINVAL:
+        return "locked mounts: alone, the directory would show what is hidden by the mounts inside it; use rbind"
+    return ""
+
+
+def _new(kind: str, call: str) -> str:
+    if call == "fsmount":
+        return (
+            f"mount too revealing: the caller's own {kind} is masked or read-only in parts, and a new one would show "
+            f"all; bind '/{'sys' if kind == 'sysfs' else 'proc'}' instead"
+        )
+    if kind in OWNERS:
+        return (
+            f"a new {kind} is for the owner of {OWNERS[kind]}: the container needs one of its own beside its user "
+            "namespace, or a bind of the host's"
+        )
+    if call == "fsopen":
+        return f"the kernel does not let a user namespace mount the file system type '{kind}'"
+    return ""
