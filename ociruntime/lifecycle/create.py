@@ -405,9 +405,9 @@ class _Creation:
             for _, fd in joins:
                 posix.close(fd)
         if spaces.new("user"):
-            from ociruntime.lifecycle import id_maps
+            from ociruntime.lifecycle import user_maps
 
-            id_maps.write(child.pid, spaces, self.facts)
+            user_maps.write(child.pid, spaces, self.facts)
 
     def _cgroup_fd(self) -> int:
         path = self.cgroup.clone_directory()
