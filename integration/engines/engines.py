@@ -21,24 +21,15 @@ class Podman:
 
     What podman knows about a runtime it does not ship with, it has from containers.conf, by the last part of the path:
     json: the runtime takes --log-format json and --log (runtime_supports_json); without, errors come by stderr.
+    backend: who makes networks, netavark or cni; podman's own choice by default.
     """
 
     def __init__(self, sandbox: Sandbox, work: Path, runtime: str) -> None:
         self.sandbox = sandbox
         self.runtime = runtime
         self.numbers = itertools.count(1)
-        self.configs: dict[bool, Path] = {}
-        name = Path(runtime).name
-        for with_json in (False, True):
-            self.configs[with_json] = work / f"containers-{'json' if with_json else 'bare'}.conf"
-            self.configs[with_json].write_text(
-                '[containers]\nnetns = "none"\nlog_driver = "k8s-file"\n'
-                # podman's own default is 2048
-                f"pids_limit = {2048 if 'pids' in sandbox.controllers else 0}\n"
-                f"default_capabilities = {json.dumps(sorted(CAPABILITIES))}\n"
-                f"[engine]\nruntime_supports_json = {json.dumps([name] if with_json else [])}\n"
-                f"runtime_supports_nocgroup = {json.dumps([name])}\n"
-            )
+        self.work = work
+        self.backend = ""
         self.base = [
             "podman", "--root", str(work / "podman"), "--runroot", "/run/podman-run", "--tmpdir", "/run/podman-tmp",
             "--storage-driver", "overlay", "--cgroup-manager", "cgroupfs", "--events-backend", "file",
@@ -49,9 +40,25 @@ class Podman:
         """A new name for a container."""
         return f"c{next(self.numbers)}"
 
+    def config(self, json_log: bool) -> Path:
+        """containers.conf for this way to learn of errors, and for the present backend."""
+        path = self.work / f"containers-{'json' if json_log else 'bare'}-{self.backend}.conf"
+        name = Path(self.runtime).name
+        if not path.exists():
+            path.write_text(
+                '[containers]\nnetns = "none"\nlog_driver = "k8s-file"\n'
+                # podman's own default is 2048
+                f"pids_limit = {2048 if 'pids' in self.sandbox.controllers else 0}\n"
+                f"default_capabilities = {json.dumps(sorted(CAPABILITIES))}\n"
+                f'[network]\nnetwork_backend = "{self.backend}"\n'
+                f"[engine]\nruntime_supports_json = {json.dumps([name] if json_log else [])}\n"
+                f"runtime_supports_nocgroup = {json.dumps([name])}\n"
+            )
+        return path
+
     def argv(self, words: Sequence[str], json_log: bool) -> tuple[list[str], dict[str, str]]:
         """Command line and what is added to the environment."""
-        return [*self.base, *words], {"CONTAINERS_CONF": str(self.configs[json_log])}
+        return [*self.base, *words], {"CONTAINERS_CONF": str(self.config(json_log))}
 
     def __call__(self, *words: str, json_log: bool = False, timeout: float = 60, stdin: bytes = b"") -> Result:
         """A podman command."""
