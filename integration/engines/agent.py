@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import stat
@@ -106,6 +107,8 @@ def furnish(settings: dict[str, Any]) -> None:
     if os.path.isdir("/etc/containers"):
         Path("/etc/containers/policy.json").write_text(POLICY)
     call("mount", "--make-rshared", "/")
+    if shutil.which("ip"):
+        call("ip", "link", "set", "lo", "up")
     socket.sethostname(HOSTNAME)
 
 

@@ -266,12 +266,13 @@ class Watch:
 
 
 def kept(kind: str, entry: str) -> bool:
-    """What engines keep: the parents of their containers' cgroups, and podman's mount of its store on itself, which
-    comes and goes. podman leaves its monitor's group below a parent that the user chose, so "kept" is all of that one,
-    and the group of a pod (a container's is named libpod-…) in hierarchies without controllers.
+    """What engines keep: the parents of their containers' cgroups, the place where network namespaces get names, and
+    podman's mount of its store on itself, which comes and goes. podman leaves its monitor's group below a parent that
+    the user chose, so "kept" is all of that one, and in hierarchies without controllers the group of a pod (that of a
+    container is named libpod-…).
     """
     if kind == "mounts":
-        return entry.split()[1].endswith("/podman/overlay")
+        return entry.split()[1].endswith("/podman/overlay") or entry.split()[1] == "/run/netns"
     return (
         kind == "cgroups"
         and re.fullmatch(r"/sys/fs/cgroup(/[^/]+)?/(ctr|libpod_parent(/(kept|[0-9a-f]{64})(/conmon)?)?)", entry)
