@@ -31,19 +31,22 @@ class Cgroup:
 
     mode: "v1", "hybrid", "v2" or "none". paths: controller ("" = cgroup v2) -> absolute directory; co-mounted v1
     controllers share one. made: directories create() made (before it: the ones it is going to make), parents first.
-    rootless: what only privilege could do is tolerated. warnings: what was tolerated, for the log.
+    rootless: what only privilege could do is tolerated. warnings: what was tolerated, for the log; notes: the same, but
+    nothing that was asked for is missing. before: what remove() puts back in directories that were there before, and
+    how it was: "devices", the list of cgroup v1; "owner", a UID.
     """
 
     __slots__ = (
         "_lowered",
+        "before",
         "container_id",
         "explicit",
         "fresh",
         "made",
         "mode",
         "mounts",
+        "notes",
         "paths",
-        "refused",
         "rootless",
         "skip_devices",
         "warnings",
@@ -56,7 +59,8 @@ class Cgroup:
         self.rootless = False
         self.skip_devices = False
         self.warnings: list[str] = []
-        self.refused = ""
+        self.notes: list[str] = []
+        self.before: dict[str, Any] = {}
         # The rest is known to create only.
         self.container_id = ""
         self.explicit = False
@@ -76,7 +80,10 @@ class Cgroup:
 
     def saved(self) -> "dict[str, Any]":
         """What from_state() needs to find this cgroup again; fit for JSON."""
-        return {"mode": self.mode, "paths": self.paths, "made": self.made, "rootless": self.rootless}
+        result = {"mode": self.mode, "paths": self.paths, "made": self.made, "rootless": self.rootless}
+        if self.before:
+            result["before"] = self.before
+        return result
 
     def exists(self) -> bool:
         directory = self._process_directory()
@@ -150,6 +157,7 @@ class Cgroup:
         Raises StepError.
         """
         self.made = []
+        refused: dict[str, OSError] = {}
         try:
             for directory in self.directories():
                 top = self.mounts[directory]
@@ -160,7 +168,9 @@ class Cgroup:
                 except OSError as error:
                     if not self._dispensable(directory, error):
                         raise
-                    self._forget(directory, error)
+                    refused[directory] = error
+            if refused:
+                self._forget(refused)
         except OSError as error:
             self.undo()
             raise self._create_error(error) from error
@@ -179,16 +189,23 @@ class Cgroup:
         writes = self._lowered[1] if self._lowered is not None else []
         return any(self._directory(write.controller) == directory for write in writes)
 
-    def _forget(self, directory: str, error: OSError) -> None:
-        self.refused = self.refused or f"'{directory}' ({posix.strerror(error.errno or 0).lower()})"
-        self.paths = {name: path for name, path in self.paths.items() if path != directory}
-        inner = [path for path in self.made if path == directory or directory.startswith(path + "/")]
-        for path in reversed(inner):
-            _try_rmdir(path)
-            self.made.remove(path)
+    def _forget(self, refused: "dict[str, OSError]") -> None:
+        reason = posix.strerror(next(iter(refused.values())).errno or 0).lower()
+        which = ", ".join([name or "cgroup v2" for name, path in self.paths.items() if path in refused])
+        self.notes.append(f"cannot create a cgroup ({reason}), going on without one: {which}")
+        self.paths = {name: path for name, path in self.paths.items() if path not in refused}
+        for directory in refused:
+            inner = [path for path in self.made if path == directory or directory.startswith(path + "/")]
+            for path in reversed(inner):
+                _try_rmdir(path)
+                self.made.remove(path)
 
     def _create_error(self, error: OSError) -> StepError:
         hint = ""
+        pointer = POINTER if self.explicit else ""
+        if not pointer and self._lowered is not None and self._lowered[1]:
+            # Only a limit makes a refusal an error to a rootless runtime: say which.
+            pointer = self._lowered[1][0].pointer
         if error.errno in (EACCES, EPERM) and self.rootless:
             hint = "a rootless runtime needs a cgroup that is delegated to its user"
         elif error.errno == EROFS:
@@ -200,7 +217,7 @@ class Cgroup:
         path = error.filename
         return StepError(
             "cannot create the cgroup",
-            pointer=POINTER if self.explicit else "",
+            pointer=pointer,
             step="cgroup",
             errno=error.errno or 0,
             path=path if isinstance(path, str) else "",
@@ -360,7 +377,7 @@ class Cgroup:
                 _try_rmdir(path)
 
     def _release(self, directory: str) -> None:
-        """Hook of remove(): take our filter off a directory that stays."""
+        """Hook of remove(): take our filter off a directory that stays, and give it back to its owner."""
 
 
 class NoCgroup(Cgroup):

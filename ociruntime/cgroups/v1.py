@@ -113,13 +113,16 @@ class CgroupV1(Cgroup):
 
         try:
             if current is None:
-                current = devices.parse_list(files.read(directory + "/devices.list"))
+                data = files.read(directory + "/devices.list")
+                current = devices.parse_list(data)
+                if self.container_id and directory not in self.fresh:
+                    self.before["devices"] = data.decode("ascii", "replace")
             for file, rules in devices.transition(current, target):
                 files.write(f"{directory}/{file}", *[rule.encode("ascii") + b"\n" for rule in rules])
             got = devices.parse_list(files.read(directory + "/devices.list"))
         except OSError as error:
             if self.rootless and error.errno in (EACCES, EPERM):
-                self.warnings.append(
+                self.notes.append(
                     f"cannot set the devices of '{directory}' ({posix.strerror(error.errno).lower()}), ignoring"
                 )
                 return
@@ -143,6 +146,15 @@ class CgroupV1(Cgroup):
                 step="cgroup",
                 path=directory + "/devices.list",
             )
+
+    def _release(self, directory: str) -> None:
+        """Put the device list back that the directory had before create."""
+        if directory != self.paths.get("devices") or "devices" not in self.before or not files.exists(directory):
+            return
+        from ociruntime.cgroups import devices
+
+        before = devices.parse_list(self.before["devices"].encode("ascii"))
+        self.set_devices(directory, None, before, "/linux/resources")
 
     # -- processes
 

@@ -34,10 +34,11 @@ class CgroupV2(Cgroup):
         self._available: tuple[str, ...] | None = None
 
     def _process_directory(self) -> str:
-        return self.paths[""]
+        # Empty in a rootless create that went on without a cgroup.
+        return self.paths.get("", "")
 
     def _directory(self, controller: str) -> str:
-        return self.paths[""]
+        return self.paths.get("", "")
 
     # -- create
 
@@ -83,8 +84,8 @@ class CgroupV2(Cgroup):
         from ociruntime.cgroups import devices
 
         target = devices.wanted(resources, pointer)
-        directory = self.paths[""]
-        if target.allows_all() and directory in self.fresh:
+        directory = self._process_directory()
+        if not directory or (target.allows_all() and directory in self.fresh):
             return
         from ociruntime.cgroups import device_program
 
@@ -95,7 +96,7 @@ class CgroupV2(Cgroup):
             # user namespace no device node that was made there works anyway.
             refused = error.errno in (EACCES, EPERM)
             if refused and (self.rootless or self.skip_devices or target.allows_all()):
-                self.warnings.append(f"cannot filter devices ({posix.strerror(error.errno or 0).lower()}), ignoring")
+                self.notes.append(f"cannot filter devices ({posix.strerror(error.errno or 0).lower()}), ignoring")
                 return
             raise StepError(
                 "cannot attach the device filter",
@@ -110,7 +111,9 @@ class CgroupV2(Cgroup):
     # -- processes
 
     def _kill(self) -> None:
-        directory = self.paths[""]
+        directory = self._process_directory()
+        if not directory:
+            return
         try:
             files.write(directory + "/cgroup.kill", b"1")
         except OSError as error:
@@ -141,7 +144,10 @@ class CgroupV2(Cgroup):
         return 0
 
     def _release(self, directory: str) -> None:
-        from ociruntime.cgroups import device_program
+        from ociruntime.cgroups import device_program, owner
+
+        if "owner" in self.before:
+            owner.give_back(directory, self.before["owner"])
 
         try:
             device_program.detach_all(directory)

@@ -300,6 +300,10 @@ class _Creation:
             self._phase("the rest lowered")
             # On v1 the device list must be whole before the init process joins; it joins with the first op.
             cgroup.apply(((self.config.get("linux") or {}).get("resources")) or {})
+            if cgroup.mode == "v2" and self.spaces.unshare_cgroup:
+                from ociruntime.cgroups import owner
+
+                owner.give_to_user(cgroup, self.config, self._host_uid)
             self._phase("limits and device list written")
             child.send_plan(
                 self.lowered.ops,
@@ -318,10 +322,9 @@ class _Creation:
                     socket.close()
         for text in cgroup.warnings:
             self.log.warning(text)
-        if cgroup.refused:
-            # With PIDs of its own, the end of the init process is the end of all: then nobody misses the cgroup.
-            tell = self.log.debug if self.spaces.new("pid") else self.log.warning
-            tell(f"cannot create the cgroup {cgroup.refused}, going on without")
+        for text in cgroup.notes:
+            # Without a PID namespace only a cgroup knows all processes.
+            (self.log.debug if self.spaces.new("pid") else self.log.warning)(text)
         self.undo.forget()
         master, self.master = self.master, -1
         if self.log.debugging:
@@ -460,6 +463,12 @@ class _Creation:
         return StepError(
             "", step="namespaces", pointer=pointer, call=message.call, errno=message.errno, path=message.detail
         )
+
+    def _host_uid(self, uid: int) -> "int | None":
+        ranges = self.spaces.uid_ranges
+        if self.spaces.joined("user"):
+            ranges = namespaces.parse_map(status.read_file(f"/proc/{self.child.pid}/uid_map", 1 << 16).decode("ascii"))
+        return namespaces.host_id(ranges, uid)
 
     def _remove_cgroup(self) -> None:
         """The cgroup was empty before: whatever is in it (a hook's daemon, say) came with this container."""
