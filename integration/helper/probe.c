@@ -610,6 +610,36 @@ static void command_alloc(char **a)
     done("alloc", error);
 }
 
+/* Use a CPU for ever. */
+static void command_spin(char **a)
+{
+    (void)a;
+    done("spin", 0);
+    for (volatile unsigned long i = 0;; i++)
+        ;
+}
+
+/* A fork bomb with a fuse: whoever is made goes on making more, until it is refused or `most` have been made. */
+static void command_bomb(char **a)
+{
+    int most = atoi(a[0]);
+    int *count = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t first = getpid();
+    while (__atomic_fetch_add(&count[0], 1, __ATOMIC_SEQ_CST) < most) {
+        pid_t pid = fork();
+        if (pid < 0)
+            break;
+        if (pid > 0)
+            __atomic_fetch_add(&count[1], 1, __ATOMIC_SEQ_CST);
+    }
+    if (getpid() != first)
+        for (;;)
+            pause();
+    open_object("bomb");
+    key_int("made", __atomic_load_n(&count[1], __ATOMIC_SEQ_CST));
+    close_object();
+}
+
 static void command_kill(char **a)
 {
     done("kill", kill(atoi(a[0]), atoi(a[1])) ? errno : 0);
@@ -940,6 +970,7 @@ static const struct {
     {"exit", 1, command_exit},     {"sleep", 1, command_sleep},   {"pause", 0, command_pause},
     {"trap", 2, command_trap},     {"signals", 0, command_signals}, {"raise", 1, command_raise},
     {"crash", 0, command_crash},   {"fork", 1, command_fork},     {"orphan", 0, command_orphan},
+    {"spin", 0, command_spin},     {"bomb", 1, command_bomb},
     {"alloc", 1, command_alloc},   {"kill", 2, command_kill},     {"exec", 1, command_exec},
     {"echo", 1, command_echo},     {"echoerr", 1, command_echoerr}, {"cat", 0, command_cat},
     {"syscall", 1, command_syscall}, {"clock", 0, command_clock}, {"net", 0, command_net},

@@ -135,6 +135,8 @@ def _failure(write: CgroupWrite, error: OSError, directory: str) -> "StepError |
         hint = "the cgroup has to be delegated to the user who runs this, with this controller"
     elif number in (ENODEV, ENXIO):
         hint = "there is no such device on this host"
+    elif number == EOPNOTSUPP and "weight" in write.file:
+        hint = "the I/O scheduler of this device has no weights: bfq has"
     elif number == EOPNOTSUPP:
         hint = "a threaded cgroup does not support this controller"
     elif number == EINVAL:
