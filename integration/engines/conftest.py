@@ -13,6 +13,7 @@ import pytest
 from integration.conftest import TOKEN, _runtime
 from integration.engines import image as images
 from integration.engines.cri import Cri, Pod
+from integration.engines.docker import DaemonError, Docker
 from integration.engines.engines import Ctr, Podman
 from integration.engines.sandbox import PATH, Sandbox, Watch
 from integration.lib import host, leaks as leak_tools
@@ -158,13 +159,40 @@ def pod(shared_pod: Pod, leaks: Watch) -> Iterator[Pod]:
     shared_pod.clear()
 
 
+def docker_sandbox(sandbox: Sandbox, engine_work: Path) -> Iterator[Sandbox]:
+    """A sandbox for dockerd alone: it changes the packet filter of its network namespace for everybody there."""
+    if only_v2() or sandbox.only_v2:
+        pytest.skip("dockerd needs the controllers of cgroup v1 here: cgroup2 alone has too few")
+    work = engine_work / "docker"
+    work.mkdir(mode=0o711)
+    box = Sandbox(work, f"ociruntime-engines-{TOKEN}-docker", False)
+    yield box
+    left = box.close()
+    assert not left, f"cgroups left: {left}"
+
+
+@pytest.fixture(scope="package")
+def docker(docker_sandbox: Sandbox, engine_work: Path, runtime: Runtime, probe: Path) -> Docker:
+    """docker and dockerd, with the image loaded."""
+    needs("dockerd", "docker", "containerd", "containerd-shim-runc-v2", "iptables", "ip")
+    try:
+        engine = Docker(docker_sandbox, engine_work / "docker", runtime.path)
+    except DaemonError as error:
+        pytest.skip(f"dockerd does not start: {error}")
+    engine.load(images.layer(probe))
+    return engine
+
+
 @pytest.fixture(autouse=True)
-def leaks(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Watch]:
+def leaks(request: pytest.FixtureRequest) -> Iterator[Watch]:
     """Every test leaves the sandbox as it was: no process, cgroup, mount or state of a container."""
-    watch = Watch(sandbox)
+    docker = "docker" in request.fixturenames
+    watch = Watch(request.getfixturevalue("docker_sandbox" if docker else "sandbox"))
     yield watch
     if "podman" in request.fixturenames:
         request.getfixturevalue("podman")("rm", "-f", "-a", "-t", "0")
+    if docker:
+        request.getfixturevalue("docker").clear()
     report = watch.found()
     if report:
         pytest.fail("left behind:\n" + "\n".join(report), pytrace=False)

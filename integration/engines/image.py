@@ -32,7 +32,8 @@ def busybox() -> str:
     return path
 
 
-def _layer(probe: Path) -> bytes:
+def layer(probe: Path) -> bytes:
+    """The root file system as a tar archive."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
 
@@ -59,7 +60,7 @@ def _layer(probe: Path) -> bytes:
 
 def make(target: Path, probe: Path, name: str = IMAGE, command: Sequence[str] = ("sh",)) -> Path:
     """Write the archive to target. command: what a container does when it is not told."""
-    layer = _layer(probe)
+    tree = layer(probe)
     blobs: dict[str, bytes] = {}
 
     def blob(kind: str, data: bytes, **more: Any) -> dict[str, Any]:
@@ -72,14 +73,14 @@ def make(target: Path, probe: Path, name: str = IMAGE, command: Sequence[str] = 
         "architecture": ARCHITECTURES.get(machine, machine),
         "os": "linux",
         "config": {"Env": ["PATH=/bin", "IMAGE_VARIABLE=image"], "Cmd": list(command), "WorkingDir": "/"},
-        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(tree).hexdigest()]},
         "history": [{"created_by": "integration/engines"}],
     }
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": blob(CONFIG, json.dumps(config).encode()),
-        "layers": [blob(LAYER, gzip.compress(layer, 1, mtime=0))],
+        "layers": [blob(LAYER, gzip.compress(tree, 1, mtime=0))],
     }
     names = {"org.opencontainers.image.ref.name": name, "io.containerd.image.name": name}
     entry = blob(MANIFEST, json.dumps(manifest).encode(), annotations=names)

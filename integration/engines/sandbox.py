@@ -30,6 +30,8 @@ STATE_ROOTS = [
     "/run/crun",
     "/run/containerd/runc/default",
     "/run/containerd/runc/k8s.io",
+    "/run/docker/runtime-runc/moby",
+    "/run/docker/runtime-custom/moby",
 ]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Answer = dict[str, Any]
@@ -266,15 +268,13 @@ class Watch:
 
 
 def kept(kind: str, entry: str) -> bool:
-    """What engines keep: the parents of their containers' cgroups, the place where network namespaces get names, and
-    podman's mount of its store on itself, which comes and goes. podman leaves its monitor's group below a parent that
-    the user chose, so "kept" is all of that one, and in hierarchies without controllers the group of a pod (that of a
-    container is named libpod-…).
+    """What engines keep: the parents of their containers' cgroups, the place where network namespaces get names, docker's
+    handle on the host's own, and podman's mount of its store on itself, which comes and goes. podman leaves its monitor's
+    group below a parent that the user chose, so "kept" is all of that one, and in hierarchies without controllers the
+    group of a pod (that of a container is named libpod-…).
     """
     if kind == "mounts":
-        return entry.split()[1].endswith("/podman/overlay") or entry.split()[1] == "/run/netns"
-    return (
-        kind == "cgroups"
-        and re.fullmatch(r"/sys/fs/cgroup(/[^/]+)?/(ctr|libpod_parent(/(kept|[0-9a-f]{64})(/conmon)?)?)", entry)
-        is not None
-    )
+        place = entry.split()[1]
+        return place.endswith(("/podman/overlay", "/netns/default")) or place == "/run/netns"
+    parents = r"/sys/fs/cgroup(/[^/]+)?/(ctr|docker|libpod_parent(/(kept|[0-9a-f]{64})(/conmon)?)?)"
+    return kind == "cgroups" and re.fullmatch(parents, entry) is not None
