@@ -138,6 +138,18 @@ def test_user_namespace(container: Container) -> None:
         assert container.execute("echo x", flags=["--user", "65536"]).code == 255
 
 
+@pytest.mark.parametrize("score", [0, 300])
+def test_oom_score_in_a_user_namespace(container: Container, tmp_path: Path, score: int) -> None:
+    """oomScoreAdj of a --process file, in a container with a user namespace: engines always send one [K4, U9]."""
+    container.bundle.user_namespace()
+    container.bundle.process(oomScoreAdj=score)
+    container.begin("pause")
+    path = tmp_path / "process.json"
+    path.write_text(json.dumps({**container.bundle.config["process"], "args": ["/probe", "report"]}))
+    report = container.runtime("exec", "--process", str(path), container.id).ok().replies[0]
+    assert report["oom_score_adj"] == f"{score}\n"
+
+
 @pytest.mark.parametrize("kind", ["pid", "mount", "network", "uts", "ipc"])
 def test_missing_namespace(container: Container, kind: str) -> None:
     """exec in a container that shares this namespace with the host [K4, L1]."""

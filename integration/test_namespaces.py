@@ -279,6 +279,22 @@ def test_join_user_by_path(container: Container, holder: Callable[..., str]) -> 
     assert report["uid_map"].split() == ["0", "0", "1"]
 
 
+@pytest.mark.requires("userns")
+def test_oom_score_in_a_joined_user_namespace(new_container: Callable[..., Container]) -> None:
+    """oomScoreAdj in a container that joins the user namespace of another, as in a pod [L6, U9]."""
+    first = new_container()
+    first.bundle.user_namespace()
+    first.begin("pause")
+    second = new_container()
+    second.bundle.user_namespace()
+    second.bundle.linux(uidMappings=None, gidMappings=None)
+    second.bundle.namespace("user", f"/proc/{first.pid}/ns/user")
+    second.bundle.process(oomScoreAdj=300)
+    report = second.report()
+    assert report["oom_score_adj"] == "300\n"
+    assert report["uid_map"].split() == ["0", "400000", "65536"]
+
+
 def test_join_several(container: Container, holder: Callable[..., str]) -> None:
     """Several namespaces are joined together, as in a pod [L1]."""
     paths = {kind: holder(kind) for kind in ("network", "ipc", "uts")}

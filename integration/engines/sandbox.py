@@ -268,10 +268,10 @@ class Watch:
 
 
 def kept(kind: str, entry: str) -> bool:
-    """What engines keep: the parents of their containers' cgroups, the place where network namespaces get names, docker's
-    handle on the host's own, and podman's mount of its store on itself, which comes and goes. podman leaves its monitor's
-    group below a parent that the user chose, so "kept" is all of that one, and in hierarchies without controllers the
-    group of a pod (that of a container is named libpod-…).
+    """What engines keep: the parents of their containers' cgroups, the place where network namespaces get names,
+    docker's name for the host's own, and podman's mount of its store on itself, which comes and goes. podman leaves its
+    monitor's group below a parent that the user chose, so "kept" is all of that one, and in hierarchies without
+    controllers the group of a pod (that of a container is named libpod-…).
     """
     if kind == "mounts":
         place = entry.split()[1]

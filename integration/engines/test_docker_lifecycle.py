@@ -169,7 +169,9 @@ def test_update(docker: Docker) -> None:
 
 def test_update_that_fails(docker: Docker) -> None:
     """A limit below what is in use is an error; the old one stays."""
-    name = docker.loop("dd if=/dev/zero of=/dev/shm/fill bs=1M count=40 2>/dev/null", "-m", "64m", "--memory-swap", "64m")
+    name = docker.loop(
+        "dd if=/dev/zero of=/dev/shm/fill bs=1M count=40 2>/dev/null", "-m", "64m", "--memory-swap", "64m"
+    )
     result = docker("update", "-m", "8m", "--memory-swap", "8m", name)
     assert result.code == 1, result
     assert "memory" in result.error
@@ -212,7 +214,9 @@ def test_children_die_with_the_container(docker: Docker, leaks: Watch) -> None:
 
 def test_children_in_the_hosts_pid_namespace(docker: Docker, leaks: Watch) -> None:
     """--pid host: there the runtime ends what is in the cgroup."""
-    name = docker.detached("sh", "-c", "for i in 1 2 3; do sleep 1000 & done; echo ready; sleep 1000", options=["--pid", "host"])
+    name = docker.detached(
+        "sh", "-c", "for i in 1 2 3; do sleep 1000 & done; echo ready; sleep 1000", options=["--pid", "host"]
+    )
     docker.wait_logs(name, "ready")
     docker("rm", "-f", name).ok()
     leaks.check()
@@ -240,7 +244,9 @@ def test_live_restore(docker_sandbox: Sandbox, docker: Docker, tmp_path: Path) -
         other.end()
 
 
-@pytest.mark.skipif("not config.getoption('--slow') and not __import__('os').environ.get('IT_SLOW')", reason="IT_SLOW=1")
+@pytest.mark.skipif(
+    "not config.getoption('--slow') and not __import__('os').environ.get('IT_SLOW')", reason="IT_SLOW=1"
+)
 def test_fifty(docker: Docker, leaks: Watch) -> None:
     """Fifty containers at the same time, and all gone again."""
     from concurrent.futures import ThreadPoolExecutor

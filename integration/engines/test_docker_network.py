@@ -105,7 +105,19 @@ def swarm(docker: Docker) -> Iterator[None]:
 def test_service(docker: Docker, swarm: None) -> None:
     """A service with replicas: it runs, is scaled, replaced when killed, updated, and removed."""
     words = ["sh", "-c", "echo ready; exec sleep 1000"]
-    create = ["service", "create", "--detach", "--name", "many", "--replicas", "2", "--network", "host", "--stop-grace-period", "1s"]
+    create = [
+        "service",
+        "create",
+        "--detach",
+        "--name",
+        "many",
+        "--replicas",
+        "2",
+        "--network",
+        "host",
+        "--stop-grace-period",
+        "1s",
+    ]
     docker(*create, "--restart-delay", "100ms", "--no-resolve-image", IMAGE, *words).ok()
 
     def running() -> list[str]:
@@ -118,8 +130,10 @@ def test_service(docker: Docker, swarm: None) -> None:
     victim = running()[0]
     docker("kill", victim).ok()
     wait_until(lambda: len(running()) == 3 and victim not in running(), 30, "another one")
-    docker("service", "update", "--detach", "--env-add", "A=1", "--update-parallelism", "0", "--no-resolve-image", "many").ok()
-    changed = '{{range .Config.Env}}{{println .}}{{end}}'
+    docker(
+        "service", "update", "--detach", "--env-add", "A=1", "--update-parallelism", "0", "--no-resolve-image", "many"
+    ).ok()
+    changed = "{{range .Config.Env}}{{println .}}{{end}}"
     wait_until(
         lambda: sum("A=1" in docker("inspect", "-f", changed, one).text for one in running()) == 3, 40, "the update"
     )

@@ -16,7 +16,7 @@ BASE = 400000
 
 
 @pytest.fixture(scope="module")
-def remapped(docker_sandbox: Sandbox, engine_work: Path, docker: Docker) -> Iterator[Docker]:
+def daemon(docker_sandbox: Sandbox, engine_work: Path, docker: Docker) -> Iterator[Docker]:
     """A daemon of its own; the sandbox has its own /etc/subuid and /etc/subgid."""
     box, work = docker_sandbox, engine_work / "docker"
     for name in ("subuid", "subgid"):
@@ -34,7 +34,14 @@ def remapped(docker_sandbox: Sandbox, engine_work: Path, docker: Docker) -> Iter
     box.run(["umount", "/etc/subuid", "/etc/subgid"]).ok()
 
 
-def test_ids(remapped: Docker, docker: Docker) -> None:
+@pytest.fixture
+def remapped(leaks: Watch, daemon: Docker) -> Iterator[Docker]:
+    """The same, with its containers gone before anybody looks at what is left."""
+    yield daemon
+    daemon.clear()
+
+
+def test_ids(docker: Docker, remapped: Docker) -> None:
     """Root inside is an ordinary ID outside, with the mapping of /etc/subuid."""
     name = remapped.detached("sleep", "1000")
     assert remapped.sh_exec(name, "id -u; cat /proc/self/uid_map").split() == ["0", "0", str(BASE), "65536"]
@@ -42,7 +49,7 @@ def test_ids(remapped: Docker, docker: Docker) -> None:
     assert f"Uid:\t{BASE}\t{BASE}" in status
 
 
-def test_files(remapped: Docker, docker: Docker, tmp_path: Path) -> None:
+def test_files(docker: Docker, remapped: Docker, tmp_path: Path) -> None:
     """What it writes to a directory of the host belongs to that ID; what is root's there it cannot change."""
     tmp_path.chmod(0o777)
     tmp_path.parent.chmod(0o711)
@@ -52,13 +59,13 @@ def test_files(remapped: Docker, docker: Docker, tmp_path: Path) -> None:
     assert tmp_path.joinpath("made").stat().st_uid == BASE
 
 
-def test_privileges(remapped: Docker, docker: Docker) -> None:
+def test_privileges(docker: Docker, remapped: Docker) -> None:
     """Capabilities and the filter are as without."""
     status = remapped.run("probe", "report").ok().replies[0]["status"]
     assert "CAP_CHOWN" in capability_names(status["CapEff"]) and status["Seccomp"] == "2"
 
 
-def test_lifecycle(remapped: Docker, docker: Docker, leaks: Watch) -> None:
+def test_lifecycle(docker: Docker, remapped: Docker, leaks: Watch) -> None:
     """exec, exec -it, pause, update, stop."""
     name = remapped.loop("trap 'exit 5' TERM", "-m", "64m", "--tmpfs", "/scratch")
     assert remapped.sh_exec(name, "touch /scratch/x; id -u", "-u", "worker") == "1000"
@@ -72,12 +79,12 @@ def test_lifecycle(remapped: Docker, docker: Docker, leaks: Watch) -> None:
     leaks.check()
 
 
-def test_host_user_namespace(remapped: Docker, docker: Docker) -> None:
+def test_host_user_namespace(docker: Docker, remapped: Docker) -> None:
     """--userns host: as without the option of the daemon."""
     assert remapped.sh("cat /proc/self/uid_map", "--userns", "host").split()[:2] == ["0", "0"]
 
 
-def test_missing_program(remapped: Docker, docker: Docker, leaks: Watch) -> None:
+def test_missing_program(docker: Docker, remapped: Docker, leaks: Watch) -> None:
     """The message is the same."""
     result = remapped("run", "--rm", "--network", "none", IMAGE, "nosuch")
     assert result.code == 127 and "nosuch" in result.error

@@ -397,6 +397,8 @@ class _Creation:
                 )
                 child.await_init(self._boot_error)
                 self._check_joined()
+                if spaces.joined("user"):
+                    child.set_oom_score(self.config.get("process") or {}, "/process")
             else:
                 child.spawn(spaces.clone_flags, cgroup_fd=cgroup_fd, preserve_fds=self.request.preserve_fds)
                 child.channel.send_boot()

@@ -290,6 +290,8 @@ class _Execution:
             if request.pidfd_socket:
                 self.pidfd_socket = FdSocket("--pidfd-socket", request.pidfd_socket, self.state.bundle)
             self._spawn()
+            if "user" in self.state.namespaces:
+                child.set_oom_score(self.process, request.at)
             child.send_plan(self._ops(terminal), preserve_fds=request.preserve_fds)
             child.converse(self._answer)
             child.until_exec()
@@ -450,7 +452,8 @@ class _Execution:
         """The plan of an exec process: no mounts, no hooks, no waiting."""
         who, at = self.who, self.request.at
         ops = self._affinity(self._joins())
-        ops += who.early
+        if "user" not in self.state.namespaces:
+            ops += who.early
         ops.append(op("setsid"))
         if not self.state.no_new_keyring:
             ops.append(op("keyring", strings=(f"_ses.{self.request.container_id}",)))

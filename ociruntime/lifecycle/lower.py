@@ -161,7 +161,8 @@ def lower(
     if spaces.unshare_cgroup:
         ops.append(op("unshare", "/linux/namespaces", args=(CLONE_NEWCGROUP,)))
     ops.append(op("affinity"))
-    ops += who.early
+    if not spaces.joined("user"):  # there the parent writes it: Child.set_oom_score
+        ops += who.early
     pins: list[Op] = []
     if spaces.new("mount") and not spaces.has("user"):
         _open_inside(files.setup)
