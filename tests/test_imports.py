@@ -20,6 +20,7 @@ FLOORS = {
     "features": 3,
     "console": 3,
     "hooks": 3,
+    "install": 3,
     "intel_rdt": 3,
     "listen_fds": 3,
     "mounts": 3,

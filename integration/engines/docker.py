@@ -26,8 +26,11 @@ class Docker:
     """dockerd, its containerd and a client.
 
     The runtime under test is registered as "custom" and the default. name: of this daemon, for its files and its
-    socket; more: further options of dockerd.
+    socket; more: further options of dockerd. A daemon of another name has a network namespace of its own: on the same
+    one it would take away the first one's bridge.
     """
+
+    client = CLIENT
 
     def __init__(
         self, sandbox: Sandbox, work: Path, runtime: str, name: str = "docker", more: Sequence[str] = ()
@@ -39,13 +42,17 @@ class Docker:
         self.socket = f"unix:///run/{name}.sock"
         self.root = work / name
         self.argv = [
-            "dockerd", "-H", self.socket, "--data-root", str(self.root), "--exec-root", f"/run/{name}",
-            "--pidfile", f"/run/{name}.pid", "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs",
+            *(["unshare", "-n"] if more else []), "dockerd", "-H", self.socket,
+            "--data-root", str(self.root), "--exec-root", f"/run/{name}", "--pidfile", f"/run/{name}.pid",
+            "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs",
             "--add-runtime", f"custom={runtime}", "--default-runtime", "custom", "--oom-score-adjust", "0", *more,
         ]  # fmt: skip
         known = [line.split(":")[1] for line in sandbox.read("/proc/self/cgroup").splitlines()]
         self.unmounted = sorted(set(",".join(known).split(",")) - sandbox.controllers)
         sandbox.run(["ip", "link", "set", "lo", "up"]).ok()
+        # dockerd writes a key there
+        script = "mkdir -p /etc/docker; mountpoint -q /etc/docker || mount -t tmpfs tmpfs /etc/docker"
+        sandbox.run(["sh", "-c", script]).ok()
         self.begin()
 
     def begin(self) -> None:

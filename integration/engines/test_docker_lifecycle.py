@@ -163,7 +163,7 @@ def test_update(docker: Docker) -> None:
     """update changes the cgroup of a running container."""
     name = docker.detached(*FOREVER, options=["-m", "64m", "--memory-swap", "64m", "--cpus", "0.5"])
     docker("update", "-m", "96m", "--memory-swap", "96m", "--cpus", "0.25", "--pids-limit", "33", name).ok()
-    read = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/pids/pids.max"
+    read = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us pids/pids.max"
     assert docker.sh_exec(name, read).split() == [str(96 << 20), "25000", "33"]
 
 

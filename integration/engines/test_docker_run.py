@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -116,7 +117,9 @@ def test_attach(docker: Docker) -> None:
     """attach: input of a running container, its output, and its status."""
     name = docker.detached("sh", "-c", "echo ready; read line; echo got $line; sleep 0.5; exit 4", options=["-i"])
     docker.wait_logs(name, "ready")
-    result = docker("attach", name, stdin=b"word\n")
+    words = [docker.client, "-H", docker.socket, "attach", name]
+    # The end of the input must not come first: this docker may lose the output then.
+    result = docker.sandbox.run(["sh", "-c", f"(echo word; sleep 1) | {shlex.join(words)}"])
     assert (result.code, result.text) == (4, "got word\n")
 
 

@@ -110,6 +110,25 @@ COMMANDS: "dict[str, Command]" = {
         "print what the runtime supports", "", 0, 0, True, (),
         "Prints the features document of the OCI runtime specification as JSON. Needs no privileges and no container.",
     ),
+    "install": (
+        "tell an engine about this runtime", "", 0, 0, True,
+        (
+            ("for", "", "value", "ENGINE", "podman, containerd, docker or crio"),
+            ("dry-run", "n", "bool", "", "print what would change, and change nothing"),
+            ("remove", "", "bool", "", "take out what an earlier install has put in"),
+            ("default", "", "bool", "", "also make it the runtime of containers that ask for none (not containerd)"),
+            ("name", "", "value", "NAME", "its name in the engine; default ociruntime"),
+            ("path", "", "value", "FILE", "its executable; default the one that runs"),
+            ("destdir", "", "value", "DIR", "change the files below DIR instead of the machine's own"),
+        ),
+        (
+            "Changes the engine's configuration and prints the change as diff(1) does: for podman and CRI-O a file of "
+            "its own in /etc/containers/containers.conf.d or /etc/crio/crio.conf.d, for docker the key runtimes of "
+            "/etc/docker/daemon.json, for containerd two tables at the end of /etc/containerd/config.toml. The file is "
+            "replaced in one step and keeps its owner and mode; a file that cannot be read as JSON or TOML is refused. "
+            "Doing it again changes nothing. No service is restarted: what to do is printed."
+        ),
+    ),
     "kill": (
         "send a signal to a container", "ID [SIGNAL]", 1, 2, True,
         (

@@ -75,7 +75,8 @@ class Child:
     def set_oom_score(self, section: "Mapping[str, Any]", at: str) -> None:
         """Write process.oomScoreAdj for it: one that has joined a user namespace may not write its own /proc files.
 
-        They belong to root of the host, as it is not dumpable. What it has inherited is not written again. Raises StepError.
+        They belong to root of the host, as it is not dumpable. What it has inherited is not written again.
+        Raises StepError.
         """
         score = section.get("oomScoreAdj")
         if score is None:
