@@ -159,6 +159,7 @@ def pod(shared_pod: Pod, leaks: Watch) -> Iterator[Pod]:
     shared_pod.clear()
 
 
+@pytest.fixture(scope="package")
 def docker_sandbox(sandbox: Sandbox, engine_work: Path) -> Iterator[Sandbox]:
     """A sandbox for dockerd alone: it changes the packet filter of its network namespace for everybody there."""
     if only_v2() or sandbox.only_v2:
