@@ -253,6 +253,6 @@ def test_no_cgroup_and_no_pid_namespace(read_only: Container) -> None:
     """Then nothing holds the container's processes together, which is a warning [D9]."""
     read_only.bundle.linux(cgroupsPath=None).drop_namespace("pid")
     result = read_only.create(options=["--rootless", "true"])
-    assert "cannot create a cgroup (read-only file system), going on without one" in result.error
+    assert "cannot create the cgroup (read-only file system), going on without one" in result.error
     assert os.getpid() != read_only.pid
     read_only.finish()

@@ -192,7 +192,7 @@ class Cgroup:
     def _forget(self, refused: "dict[str, OSError]") -> None:
         reason = posix.strerror(next(iter(refused.values())).errno or 0).lower()
         which = ", ".join([name or "cgroup v2" for name, path in self.paths.items() if path in refused])
-        self.notes.append(f"cannot create a cgroup ({reason}), going on without one: {which}")
+        self.notes.append(f"cannot create the cgroup ({reason}), going on without one: {which}")
         self.paths = {name: path for name, path in self.paths.items() if path not in refused}
         for directory in refused:
             inner = [path for path in self.made if path == directory or directory.startswith(path + "/")]

@@ -338,7 +338,7 @@ def test_rootless_goes_on_without_what_it_may_not_make(tmp_path: Path, monkeypat
         assert list(cgroup.paths) == ["freezer"]
         (note,) = cgroup.notes
         assert note == (
-            "cannot create a cgroup (permission denied), going on without one: "
+            "cannot create the cgroup (permission denied), going on without one: "
             "cpu, cpuacct, cpuset, memory, pids, cgroup v2"
         )
         assert not cgroup.warnings
