@@ -43,7 +43,7 @@ setup(
     cmdclass={"build_py": BuildPy},
     cffi_modules=["cffi_build/build_shim.py:ffi"],
     setup_requires=["cffi>=1.15"],
-    install_requires=["cffi>=1.15", "jsonschema>=4.18", "pyroute2>=0.7"],
+    install_requires=["cffi>=1.15", "jeepney>=0.8", "jsonschema>=4.18", "pyroute2>=0.7"],
     extras_require={
         # where the distribution has no libseccomp bindings of its own (Debian: python3-seccomp)
         "seccomp": ["pyseccomp>=0.1.2"],

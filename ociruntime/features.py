@@ -12,6 +12,7 @@ NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 # Annotations of config.json that change what the runtime does; a trailing dot is a prefix.
 UNSAFE_ANNOTATIONS = (
     "org.ociruntime.init",
+    "org.systemd.property.",
     "run.oci.hooks.stderr",
     "run.oci.hooks.stdout",
     "run.oci.keep_original_groups",
@@ -20,7 +21,7 @@ UNSAFE_ANNOTATIONS = (
     "run.oci.seccomp_fail_unknown_syscall",
 )
 
-CGROUP = {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False}
+CGROUP = {"v1": True, "v2": True, "rdma": False}
 IDMAP = True
 NET_DEVICES = True
 INTEL_RDT = True
@@ -69,6 +70,17 @@ def seccomp_binding() -> bool:
     return False
 
 
+def cgroup() -> "dict[str, bool]":
+    """Return linux.cgroup: systemd and systemdUser only where the D-Bus library for them is found."""
+    from ociruntime.fullpython import full_interpreter
+
+    full_interpreter()
+    from importlib.util import find_spec
+
+    systemd = find_spec("jeepney") is not None
+    return {"v1": CGROUP["v1"], "v2": CGROUP["v2"], "systemd": systemd, "systemdUser": systemd, "rdma": CGROUP["rdma"]}
+
+
 def seccomp() -> "dict[str, object]":
     """Return linux.seccomp: enabled only where libseccomp and its Python binding are found."""
     from posix import uname
@@ -111,7 +123,7 @@ def document() -> "dict[str, object]":
         "linux": {
             "namespaces": list(NAMESPACES),
             "capabilities": list(NUMBERS),
-            "cgroup": dict(CGROUP),
+            "cgroup": cgroup(),
             "seccomp": seccomp(),
             "apparmor": {"enabled": APPARMOR},
             "selinux": {"enabled": SELINUX},

@@ -55,7 +55,6 @@ def test_seccomp_with_and_without_the_binding(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_is_not_there_is_not_claimed() -> None:
     """Engines turn user namespaces on because of what is said here: each key here has its own feature to wait for."""
-    assert linux()["cgroup"]["systemd"] is False
     assert features.document()["annotations"]["org.opencontainers.runc.checkpoint.enabled"] == "false"  # type: ignore[index]
 
 
@@ -63,6 +62,14 @@ def test_id_mapped_mounts() -> None:
     """The options and the section say the same."""
     assert linux()["mountExtensions"] == {"idmap": {"enabled": True}}
     assert {"idmap", "ridmap"} <= set(features.document()["mountOptions"])  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_systemd_with_and_without_the_library(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    """The driver of both managers needs a D-Bus library [G6]."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: (there and name == "jeepney") or None)
+    section = linux()["cgroup"]
+    assert (section["systemd"], section["systemdUser"]) == (there, there)
 
 
 def test_memory_policies_are_the_tables() -> None:

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ociruntime.cgroups.devices import Filter
     from ociruntime.cgroups.limits import CgroupWrite
     from ociruntime.host import Host
     from ociruntime.plan import FdSource
@@ -253,6 +254,10 @@ class Cgroup:
                     path=directory + "/cgroup.procs",
                 ) from error
 
+    def receive(self, pid: int) -> None:
+        """Hook of create and exec: this process exists, and waits for its plan. It is in the v2 cgroup it was cloned
+        into, if that was possible."""
+
     # -- limits
 
     def lower(self, resources: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
@@ -283,6 +288,13 @@ class Cgroup:
 
     def _apply_devices(self, resources: "dict[str, Any]", pointer: str) -> None:
         raise NotImplementedError
+
+    def announce(self, writes: "list[CgroupWrite]", wanted: "Filter | None") -> None:
+        """Hook of update: these writes, and this filter if it is not None, are about to be put into force."""
+
+    def retract(self) -> "list[str]":
+        """Hook of update: undo what announce() has done. Returns the names of what could not be undone."""
+        return []
 
     # -- processes
 

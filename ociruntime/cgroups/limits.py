@@ -79,16 +79,27 @@ def perform(writes: "Sequence[CgroupWrite]", directory_of: "Callable[[str], str]
             raise _failure(write, error, directory_of(write.controller)) from error
 
 
+def check_usage(writes: "Sequence[CgroupWrite]", directory_of: "Callable[[str], str]") -> None:
+    """Refuse a limit that is to be checked against what is in use. Raises StepError."""
+    for write in writes:
+        if write.usage:
+            _check_usage(write, directory_of(write.controller))
+
+
+def _check_usage(write: CgroupWrite, directory: str) -> None:
+    used = files.read_or_empty(f"{directory}/{write.usage}").strip()
+    if used.isdigit() and write.value.isdigit() and int(used) >= int(write.value):
+        raise StepError(
+            f"the limit {write.value} is not above what is in use ({int(used)} bytes)",
+            pointer=write.pointer,
+            step="cgroup",
+            path=f"{directory}/{write.file}",
+        )
+
+
 def _perform(write: CgroupWrite, directory: str) -> None:
     if write.usage:
-        used = files.read_or_empty(f"{directory}/{write.usage}").strip()
-        if used.isdigit() and write.value.isdigit() and int(used) >= int(write.value):
-            raise StepError(
-                f"the limit {write.value} is not above what is in use ({int(used)} bytes)",
-                pointer=write.pointer,
-                step="cgroup",
-                path=f"{directory}/{write.file}",
-            )
+        _check_usage(write, directory)
     file = write.file
     try:
         files.write(f"{directory}/{file}", write.value.encode("utf-8", "surrogateescape"))

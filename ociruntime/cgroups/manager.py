@@ -18,19 +18,20 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str, *, driver:
     """The cgroup for a new container: where it is going to be and what /linux/resources will write. Makes nothing.
 
     driver: "cgroupfs", "systemd", or "disabled": the container stays in the caller's cgroup and cannot have limits.
-    Raises ConfigError for a bad cgroupsPath or limit, UnsupportedError for a limit whose controller this host lacks.
+    Raises ConfigError for a bad cgroupsPath or limit, UnsupportedError for a limit whose controller this host lacks,
+    StepError when systemd cannot be asked.
     """
-    if driver == "systemd":
-        raise UnsupportedError(
-            "--systemd-cgroup", "the systemd cgroup driver, which this version does not have", hint="use cgroupfs"
-        )
     linux = config.get("linux") or {}
     cgroups_path = linux.get("cgroupsPath") or ""
     resources = linux.get("resources")
     if resources is None:
         resources = {}
     cgroup: Cgroup
-    if driver == "disabled" or host.cgroup_mode == "none":
+    if driver == "systemd":
+        from ociruntime.cgroups import systemd
+
+        cgroup = systemd.choose(host, config, container_id)
+    elif driver == "disabled" or host.cgroup_mode == "none":
         if driver != "disabled" and (not host.rootless or cgroups_path):
             raise UnsupportedError(
                 "a container", "a mounted cgroup file system", hint="mount -t cgroup2 none /sys/fs/cgroup"
@@ -46,7 +47,7 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str, *, driver:
         for name, place in places.items():
             cgroup.mounts[place] = host.cgroup_mounts[name] if name else host.unified
     cgroup.container_id = container_id
-    cgroup.explicit = bool(cgroups_path)
+    cgroup.explicit = bool(cgroups_path) or driver == "systemd"
     cgroup.rootless = host.rootless
     cgroup.skip_devices = host.in_userns
     cgroup.prepare(host, resources)
@@ -55,8 +56,13 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str, *, driver:
 
 def from_state(saved: "dict[str, Any]") -> "Cgroup":
     """The cgroup of an existing container, from what Cgroup.saved() gave."""
-    # A rootless runtime may have gone on without any of the directories.
-    cgroup = _of(saved["mode"] if saved["paths"] else "none", saved["paths"])
+    if "systemd" in saved:
+        from ociruntime.cgroups import systemd
+
+        cgroup = systemd.from_state(saved)
+    else:
+        # A rootless runtime may have gone on without any of the directories.
+        cgroup = _of(saved["mode"] if saved["paths"] else "none", saved["paths"])
     cgroup.made = saved["made"]
     cgroup.before = saved.get("before") or {}
     cgroup.rootless = cgroup.skip_devices = saved["rootless"]

@@ -40,6 +40,7 @@ class Update:
     """
 
     __slots__ = (
+        "_announced",
         "_before",
         "_cgroup",
         "_exchanged",
@@ -61,6 +62,7 @@ class Update:
         self._before: list[tuple[str, str, bytes]] = []
         self._filter: Filter | None = None
         self._old_filter: Filter | None = None
+        self._announced = False
         self._exchanged = False
         if self._host is not None:
             cgroup.prepare(self._host, {})
@@ -76,6 +78,9 @@ class Update:
         self._enable()
         for write in self._writes:
             self._note(write)
+        limits.check_usage(self._writes, cgroup._directory)
+        self._announced = True
+        cgroup.announce(self._writes, self._filter if self._filter != self._old_filter else None)
         limits.perform(self._writes, cgroup._directory)
         if self._filter is not None and self._filter != self._old_filter:
             set_devices(cgroup, self._resources, self._previous, "")
@@ -83,7 +88,7 @@ class Update:
 
     def restore(self) -> "list[str]":
         """Put the old values back, the devices too. Returns the paths of files for which that did not work."""
-        failed = []
+        failed = self._cgroup.retract() if self._announced else []
         if self._exchanged:
             try:
                 set_devices(self._cgroup, self._previous, self._resources, "/linux/resources")

@@ -57,7 +57,7 @@ class CgroupV2(Cgroup):
 
     def _made(self, directory: str, top: str) -> None:
         """Make every controller of the host available in the cgroup; settle domain or threaded."""
-        enable_controllers(directory, top, self._available or ())
+        self._enable(directory, top)
         kind = files.read_or_empty(directory + "/cgroup.type").strip()
         if kind in (b"domain", b""):
             return
@@ -73,6 +73,9 @@ class CgroupV2(Cgroup):
         for path in _levels(directory, top)[1:]:
             if files.read_or_empty(path + "/cgroup.type").strip() == b"domain invalid":
                 files.write(path + "/cgroup.type", b"threaded")
+
+    def _enable(self, directory: str, top: str) -> None:
+        enable_controllers(directory, top, self._available or ())
 
     def _thaw_hint(self) -> str:
         return f"thaw it: echo 0 > {self.paths['']}/cgroup.freeze"

@@ -272,6 +272,7 @@ class _Creation:
         self.undo.add("the init process", child.kill)
         try:
             self._spawn()
+            cgroup.receive(child.pid)
             self._phase("init process cloned, its executable running")
             if self.extras is not None:
                 self.extras.attach(child.pid)

@@ -81,6 +81,8 @@ def remove(runtime: "Runtime", state: State, directory: "StateDir") -> None:
         except StepError:
             cgroup.kill()  # an exec'd process may outlive the init process for a moment
             cgroup.remove()
+        for text in cgroup.warnings:
+            runtime.log.warning(text)
     if state.intel_rdt and state.boot_id == status.boot_id():
         from ociruntime import intel_rdt
 

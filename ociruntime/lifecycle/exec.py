@@ -326,6 +326,7 @@ class _Execution:
             if not self._alive():
                 raise self._gone()
             self._clone_into_cgroup()
+            self.cgroup.receive(self.child.pid)
             self.child.channel.send_boot(
                 joins=[(flags, pidfd)] if flags else [],
                 intermediate=True,

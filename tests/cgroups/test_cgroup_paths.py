@@ -89,11 +89,6 @@ def test_an_id_is_never_joined_unchecked(container_id: str) -> None:
         directories(V1, "", container_id)
 
 
-def test_systemd_is_refused_clearly() -> None:
-    with pytest.raises(UnsupportedError, match="systemd cgroup driver"):
-        manager.choose(V1, {}, "id", driver="systemd")
-
-
 def test_disabled_makes_none_and_refuses_limits() -> None:
     config = {"linux": {"cgroupsPath": "/x", "resources": {"devices": []}}}
     cgroup = manager.choose(V1, config, "id", driver="disabled")

@@ -1,0 +1,326 @@
+"""Talking with systemd's manager over D-Bus. Every wait has an end: connecting, the greeting, each call, each job.
+
+The messages are jeepney's; the socket is ours, because nothing may block without a deadline. Import this module after
+``fullpython.full_interpreter()``.
+
+Source: D-Bus specification ("Authentication Protocol", "Server Addresses"); org.freedesktop.systemd1(5).
+"""
+
+import errno
+import os
+import socket
+import struct
+from time import monotonic
+from typing import Self
+
+from jeepney import DBusAddress, HeaderFields, Message, MessageType, Parser, new_method_call
+from jeepney.bus import get_connectable_addresses
+
+from ociruntime.errors import StepError, UnsupportedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from ociruntime.cgroups.systemd_properties import Property
+
+# Seconds. Starting a scope takes milliseconds; a manager that reloads its units answers late.
+GREETING = 5.0
+CALL = 15.0
+JOB = 30.0
+
+_SYSTEM = "unix:path=/run/dbus/system_bus_socket"
+_DRIVER = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
+_SYSTEMD = "org.freedesktop.systemd1"
+_MANAGER = DBusAddress("/org/freedesktop/systemd1", _SYSTEMD, f"{_SYSTEMD}.Manager")
+_PROPERTIES = "org.freedesktop.DBus.Properties"
+_MATCH = f"type='signal',sender='{_SYSTEMD}',interface='{_SYSTEMD}.Manager',member='JobRemoved'"
+_MAX_LINE = 4096
+# What jeepney raises for a value that is not of its type, and for bytes that are no message.
+_UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+
+
+class DBusError(StepError):
+    """systemd, or the bus, has answered with an error. name: of the D-Bus error."""
+
+    def __init__(self, reason: str, *, name: str, call: str, path: str, pointer: str, hint: str = "") -> None:
+        super().__init__(reason, step="systemd", call=call, path=path, pointer=pointer, hint=hint)
+        self.name = name
+
+
+def address(user: bool, environ: "Mapping[str, str]") -> str:
+    """The address of the user's bus or of the system's, as D-Bus writes it. Raises UnsupportedError if there is none.
+
+    environ: DBUS_SYSTEM_BUS_ADDRESS; DBUS_SESSION_BUS_ADDRESS, else the socket "bus" in XDG_RUNTIME_DIR.
+    """
+    if not user:
+        return environ.get("DBUS_SYSTEM_BUS_ADDRESS") or _SYSTEM
+    given = environ.get("DBUS_SESSION_BUS_ADDRESS")
+    if given:
+        return given
+    directory = environ.get("XDG_RUNTIME_DIR")
+    if not directory:
+        raise UnsupportedError(
+            "the systemd cgroup driver of a rootless runtime",
+            "the user's D-Bus: neither DBUS_SESSION_BUS_ADDRESS nor XDG_RUNTIME_DIR is set",
+            hint="log in through a session that systemd manages (ssh, machinectl), or use the cgroupfs driver",
+        )
+    return f"unix:path={directory}/bus"
+
+
+def outside_uid(uid: int, uid_map: bytes) -> int:
+    """The caller's user ID as it is outside of its user namespace. uid_map: of /proc/self/uid_map."""
+    for line in uid_map.splitlines():
+        inside, outside, count = (int(word) for word in line.split())
+        if inside <= uid < inside + count:
+            return outside + uid - inside
+    return uid
+
+
+class Systemd:
+    """One connection to a systemd manager.
+
+    user: the user's manager instead of the system's. unit, pointer: what the errors name.
+    Raises StepError or UnsupportedError; each names bus, unit and method.
+    """
+
+    def __init__(self, unit: str, *, user: bool, pointer: str = "", environ: "Mapping[str, str] | None" = None) -> None:
+        self._bus = "user bus" if user else "system bus"
+        self._unit = unit
+        self._pointer = pointer
+        self._parser = Parser()
+        self._serial = 0
+        self._signals: list[Message] = []
+        self._address = address(user, os.environ if environ is None else environ)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._connect()
+            self._call(_DRIVER, "Hello")
+            self._call(_DRIVER, "AddMatch", "s", (_MATCH,))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- the manager's methods
+
+    def facts(self) -> "tuple[str, str]":
+        """The manager's version, and the cgroup below which it keeps its units ("" is the top)."""
+        properties = _MANAGER.with_interface(_PROPERTIES)
+        interface = f"{_SYSTEMD}.Manager"
+        version = self._call(properties, "Get", "ss", (interface, "Version"))[0][1]
+        root = self._call(properties, "Get", "ss", (interface, "ControlGroup"))[0][1]
+        return str(version), str(root).rstrip("/")
+
+    def start(self, properties: "Sequence[Property]") -> None:
+        """StartTransientUnit, and wait until that is done. A unit of this name that has failed before is reset.
+
+        Raises DBusError with the name org.freedesktop.systemd1.UnitExists for one that lives.
+        """
+        body: tuple[object, ...] = (
+            self._unit,
+            "replace",
+            [(item.name, (item.signature, item.value)) for item in properties],
+            [],
+        )
+        try:
+            job = self._call(_MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", body)[0]
+        except DBusError as error:
+            if error.name != f"{_SYSTEMD}.UnitExists":
+                self._blame(error, properties)
+                raise
+            self.reset_failed()
+            job = self._call(_MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", body)[0]
+        self._wait(job, "StartTransientUnit")
+
+    def set_properties(self, properties: "Sequence[Property]") -> None:
+        """SetUnitProperties until the next boot, and wait until systemd has written them to the cgroup."""
+        if not properties:
+            return
+        body = (self._unit, True, [(item.name, (item.signature, item.value)) for item in properties])
+        try:
+            self._call(_MANAGER, "SetUnitProperties", "sba(sv)", body)
+        except DBusError as error:
+            self._blame(error, properties)
+            raise
+        # The files are written after the answer, and before the next message is looked at.
+        self._call(_MANAGER.with_interface(_PROPERTIES), "Get", "ss", (f"{_SYSTEMD}.Manager", "Version"))
+
+    def properties(self) -> "dict[str, tuple[str, Any]]":
+        """All properties of the unit's own type: name -> (signature, value)."""
+        path = self._call(_MANAGER, "GetUnit", "s", (self._unit,))[0]
+        kind = self._unit.rpartition(".")[2].capitalize()
+        unit = DBusAddress(path, _SYSTEMD, _PROPERTIES)
+        return dict(self._call(unit, "GetAll", "s", (f"{_SYSTEMD}.{kind}",))[0])
+
+    def attach(self, subgroup: str, pids: "Sequence[int]") -> None:
+        """AttachProcessesToUnit: systemd moves processes into the unit's cgroup, or one below it ("/name")."""
+        self._call(_MANAGER, "AttachProcessesToUnit", "ssau", (self._unit, subgroup, list(pids)))
+
+    def stop(self) -> None:
+        """StopUnit, wait for the end, and forget a failure. A unit that is gone is fine."""
+        try:
+            job = self._call(_MANAGER, "StopUnit", "ss", (self._unit, "replace"))[0]
+        except DBusError as error:
+            if error.name != f"{_SYSTEMD}.NoSuchUnit":
+                raise
+        else:
+            self._wait(job, "StopUnit")
+        self.reset_failed()
+
+    def reset_failed(self) -> None:
+        """ResetFailedUnit. A unit that is gone is fine."""
+        try:
+            self._call(_MANAGER, "ResetFailedUnit", "s", (self._unit,))
+        except DBusError as error:
+            if error.name != f"{_SYSTEMD}.NoSuchUnit":
+                raise
+
+    # -- messages
+
+    def _wait(self, job: str, method: str) -> None:
+        """Wait for the signal that a job has ended, and look how."""
+        deadline = monotonic() + JOB
+        while True:
+            while self._signals:
+                header = self._signals.pop(0)
+                fields = header.header.fields
+                if fields.get(HeaderFields.member) == "JobRemoved" and header.body[1] == job:
+                    result = header.body[3]
+                    if result not in ("done", "skipped"):
+                        raise self._failure(method, f"the job for unit '{self._unit}' ended with '{result}'")
+                    return
+            message = self._receive(deadline, method, f"the job for unit '{self._unit}' did not end within {JOB:g} s")
+            if message.header.message_type is MessageType.signal:
+                self._signals.append(message)
+
+    def _call(self, target: "DBusAddress", method: str, signature: str = "", body: "Sequence[Any]" = ()) -> "Any":
+        """Send a call and wait for its answer; signals that come before it are kept."""
+        deadline = monotonic() + CALL
+        self._serial += 1
+        message = new_method_call(target, method, signature or None, tuple(body))
+        try:
+            data = message.serialise(serial=self._serial)
+        except _UNFIT as error:
+            raise self._failure(method, f"the message cannot be made: {error}") from None
+        self._send(data, deadline, method)
+        while True:
+            reply = self._receive(deadline, method, f"no answer about unit '{self._unit}' within {CALL:g} s")
+            if reply.header.message_type is MessageType.signal:
+                self._signals.append(reply)
+            elif reply.header.fields.get(HeaderFields.reply_serial) == self._serial:
+                break
+        if reply.header.message_type is MessageType.error:
+            name = str(reply.header.fields.get(HeaderFields.error_name, ""))
+            text = str(reply.body[0]) if reply.body else name
+            raise DBusError(
+                f"unit '{self._unit}': {text[:1].lower() + text[1:].rstrip('.')}",
+                name=name,
+                call=method,
+                path=self._bus,
+                pointer=self._pointer,
+                hint=_HINTS.get(name, ""),
+            )
+        return reply.body
+
+    def _send(self, data: bytes, deadline: float, method: str) -> None:
+        try:
+            self._socket.settimeout(max(deadline - monotonic(), 0.001))
+            self._socket.sendall(data)
+        except OSError as error:
+            raise self._broken(method, error, "the message was not taken in time") from None
+
+    def _receive(self, deadline: float, method: str, late: str) -> "Message":
+        while True:
+            try:
+                message = self._parser.get_next_message()
+            except _UNFIT as error:
+                raise self._failure(method, f"an answer that cannot be read: {error}") from None
+            if message is not None:
+                return message
+            self._parser.add_data(self._read(deadline, method, late))
+
+    def _read(self, deadline: float, method: str, late: str) -> bytes:
+        try:
+            left = deadline - monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left)
+            data = self._socket.recv(65536)
+        except OSError as error:
+            raise self._broken(method, error, late) from None
+        if not data:
+            raise self._failure(method, f"the connection was closed while waiting for unit '{self._unit}'")
+        return data
+
+    def _connect(self) -> None:
+        """Connect to the first address that answers, and authenticate by user ID (SASL EXTERNAL)."""
+        deadline = monotonic() + GREETING
+        try:
+            places = list(get_connectable_addresses(self._address))
+        except (RuntimeError, ValueError) as error:
+            raise self._failure("connect", f"'{self._address}' is no usable D-Bus address: {error}") from None
+        problem: OSError | None = None
+        for place in places:
+            try:
+                self._socket.settimeout(max(deadline - monotonic(), 0.001))
+                self._socket.connect(place)
+                break
+            except OSError as error:
+                problem = error
+        else:
+            raise self._broken(
+                "connect", problem or OSError(errno.ENOENT, ""), f"no connection within {GREETING:g} s", self._address
+            )
+        late = f"no greeting within {GREETING:g} s"
+        with open("/proc/self/uid_map", "rb") as stream:
+            uid = outside_uid(os.geteuid(), stream.read())
+        self._send(b"\0AUTH EXTERNAL " + str(uid).encode().hex().encode() + b"\r\n", deadline, "authenticate")
+        line = b""
+        while not line.endswith(b"\r\n"):
+            line += self._read(deadline, "authenticate", late)
+            if len(line) > _MAX_LINE:
+                break
+        if not line.startswith(b"OK "):
+            answer = line[:80].decode("ascii", "replace").strip()
+            raise self._failure("authenticate", f"user ID {uid} is refused: '{answer}'")
+        self._send(b"BEGIN\r\n", deadline, "authenticate")
+
+    # -- errors
+
+    def _broken(self, method: str, error: OSError, late: str, path: str = "") -> StepError:
+        if isinstance(error, TimeoutError):
+            return self._failure(method, late, number=errno.ETIMEDOUT)
+        reason = f"cannot reach systemd for unit '{self._unit}'"
+        return self._failure(method, f"{path}: {reason}" if path else reason, number=error.errno or 0)
+
+    def _failure(self, method: str, reason: str, *, number: int = 0) -> StepError:
+        hint = "is the D-Bus daemon running? the cgroupfs driver needs none" if number else ""
+        return StepError(
+            reason, step="systemd", call=method, path=self._bus, pointer=self._pointer, errno=number, hint=hint
+        )
+
+    def _blame(self, error: DBusError, properties: "Sequence[Property]") -> None:
+        """Name the field of the property that the answer is about, if it names one."""
+        words = error.reason.replace(",", " ").replace("'", " ").replace("=", " ").split()
+        for item in properties:
+            if item.pointer and item.name in words:
+                error.pointer = item.pointer
+
+
+_HINTS = {
+    f"{_SYSTEMD}.UnitExists": "another container or service uses this name: choose another cgroupsPath",
+    "org.freedesktop.DBus.Error.ServiceUnknown": "systemd does not run, or not on this bus",
+    "org.freedesktop.DBus.Error.AccessDenied": "only root may ask the system's manager",
+    "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired": "only root may ask the system's manager",
+}

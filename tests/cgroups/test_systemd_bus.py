@@ -1,0 +1,231 @@
+"""Calls on a manager that answers, refuses, dawdles or hangs up: each ends in time, and its error names what it was."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ociruntime.cgroups import dbus
+from ociruntime.cgroups.dbus import DBusError, Systemd
+from ociruntime.cgroups.systemd_properties import Property
+from ociruntime.errors import StepError, UnsupportedError
+from tests.cgroups.fake_bus import SYSTEMD, FakeBus, Refusal
+
+UNIT = "web.scope"
+PROPERTIES = [Property("Description", "s", "x"), Property("TasksMax", "t", 5, "/linux/resources/pids/limit")]
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[FakeBus]:
+    server = FakeBus(tmp_path / "bus")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GREETING", "CALL", "JOB"):
+        monkeypatch.setattr(dbus, name, 0.2)
+
+
+def connect(bus: FakeBus, *, user: bool = False) -> Systemd:
+    return Systemd(UNIT, user=user, pointer="/linux/cgroupsPath", environ=bus.environ)
+
+
+def test_facts(bus: FakeBus) -> None:
+    with connect(bus) as systemd:
+        assert systemd.facts() == ("252.39-1~deb12u2", "")
+
+
+def test_authentication_is_by_uid(bus: FakeBus) -> None:
+    connect(bus).close()
+    assert bus.said == b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("uid", "uid_map", "expected"),
+    [
+        (0, b"         0          0 4294967295\n", 0),
+        (0, b"0 1000 1\n1 100000 65536\n", 1000),
+        (5, b"0 1000 1\n1 100000 65536\n", 100004),
+        (7, b"", 7),
+    ],
+)
+def test_uid_outside_of_the_user_namespace(uid: int, uid_map: bytes, expected: int) -> None:
+    """The daemon sees the socket's peer with the IDs of its own namespace [D11]."""
+    assert dbus.outside_uid(uid, uid_map) == expected
+
+
+@pytest.mark.parametrize(
+    ("user", "environ", "expected"),
+    [
+        (False, {}, "unix:path=/run/dbus/system_bus_socket"),
+        (False, {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/x"}, "unix:path=/x"),
+        (True, {"XDG_RUNTIME_DIR": "/run/user/7"}, "unix:path=/run/user/7/bus"),
+        (True, {"XDG_RUNTIME_DIR": "/r", "DBUS_SESSION_BUS_ADDRESS": "unix:abstract=y"}, "unix:abstract=y"),
+    ],
+)
+def test_address(user: bool, environ: "dict[str, str]", expected: str) -> None:
+    assert dbus.address(user, environ) == expected
+
+
+def test_no_user_bus() -> None:
+    with pytest.raises(UnsupportedError, match="XDG_RUNTIME_DIR") as caught:
+        dbus.address(True, {})
+    assert "cgroupfs" in caught.value.hint
+
+
+def test_start_waits_for_its_job(bus: FakeBus) -> None:
+    with connect(bus) as systemd:
+        systemd.start(PROPERTIES)
+    body = bus.bodies("StartTransientUnit")[0]
+    assert body == (UNIT, "replace", [("Description", ("s", "x")), ("TasksMax", ("t", 5))], [])
+
+
+@pytest.mark.parametrize("result", ["failed", "canceled", "timeout", "dependency"])
+def test_a_job_that_ends_badly(bus: FakeBus, result: str) -> None:
+    bus.result = result
+    with connect(bus) as systemd, pytest.raises(StepError, match=f"'web.scope' ended with '{result}'") as caught:
+        systemd.start(PROPERTIES)
+    assert (caught.value.step, caught.value.call, caught.value.path) == (
+        "systemd",
+        "StartTransientUnit",
+        "system bus",
+    )
+
+
+def test_a_unit_that_had_failed_is_reset_once(bus: FakeBus) -> None:
+    """UnitExists: ResetFailedUnit, and a second try [D11]."""
+    tries: list[int] = []
+
+    def start(_: object) -> object:
+        tries.append(1)
+        if len(tries) == 1:
+            raise Refusal(f"{SYSTEMD}.UnitExists", "Unit web.scope already exists.")
+        return "o", ("/org/freedesktop/systemd1/job/7",)
+
+    bus.answers["StartTransientUnit"] = start
+    with connect(bus) as systemd:
+        systemd.start(PROPERTIES)
+    assert bus.methods() == ["StartTransientUnit", "ResetFailedUnit", "StartTransientUnit"]
+
+
+def test_a_unit_that_lives_is_not_touched(bus: FakeBus) -> None:
+    def start(_: object) -> object:
+        raise Refusal(f"{SYSTEMD}.UnitExists", "Unit web.scope already exists.")
+
+    bus.answers["StartTransientUnit"] = start
+    with connect(bus) as systemd, pytest.raises(DBusError, match="already exists") as caught:
+        systemd.start(PROPERTIES)
+    assert caught.value.pointer == "/linux/cgroupsPath"
+    assert "StopUnit" not in bus.methods()
+
+
+def test_a_refused_property_is_named_by_its_field(bus: FakeBus) -> None:
+    def start(_: object) -> object:
+        raise Refusal("org.freedesktop.DBus.Error.InvalidArgs", "Value specified in TasksMax is out of range.")
+
+    bus.answers["StartTransientUnit"] = start
+    with connect(bus) as systemd, pytest.raises(DBusError, match="TasksMax") as caught:
+        systemd.start(PROPERTIES)
+    assert caught.value.pointer == "/linux/resources/pids/limit"
+
+
+@pytest.mark.parametrize("gone", ["StopUnit", "ResetFailedUnit"])
+def test_stopping_a_unit_that_is_gone(bus: FakeBus, gone: str) -> None:
+    def refuse(_: object) -> object:
+        raise Refusal(f"{SYSTEMD}.NoSuchUnit", "Unit web.scope not loaded.")
+
+    bus.answers[gone] = refuse
+    with connect(bus) as systemd:
+        systemd.stop()
+    assert bus.methods() == ["StopUnit", "ResetFailedUnit"]
+
+
+def test_properties_and_attach(bus: FakeBus) -> None:
+    bus.answers["GetAll"] = lambda _: ("a{sv}", ({"TasksMax": ("t", 9)},))
+    with connect(bus) as systemd:
+        assert systemd.properties() == {"TasksMax": ("t", 9)}
+        systemd.set_properties(PROPERTIES)
+        systemd.attach("/container", [4, 5])
+    assert bus.bodies("GetAll") == [(f"{SYSTEMD}.Scope",)]
+    assert bus.bodies("SetUnitProperties")[0][:2] == (UNIT, True)
+    assert bus.bodies("AttachProcessesToUnit") == [(UNIT, "/container", [4, 5])]
+
+
+def test_a_value_of_a_wrong_type_is_no_crash(bus: FakeBus) -> None:
+    with connect(bus) as systemd, pytest.raises(StepError, match="cannot be made"):
+        systemd.start([Property("TasksMax", "t", "five")])
+
+
+# -- deadlines
+
+
+@pytest.mark.usefixtures("hurry")
+def test_no_greeting(bus: FakeBus) -> None:
+    bus.greeting = None
+    begin = time.monotonic()
+    with pytest.raises(StepError, match="no greeting within 0.2 s") as caught:
+        connect(bus)
+    assert time.monotonic() - begin < 10
+    assert caught.value.call == "authenticate"
+    assert "ETIMEDOUT" in str(caught.value)
+
+
+def test_refused_user(bus: FakeBus) -> None:
+    bus.greeting = b"REJECTED EXTERNAL\r\n"
+    with pytest.raises(StepError, match="is refused: 'REJECTED EXTERNAL'"):
+        connect(bus)
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize(
+    "method", ["Hello", "AddMatch", "Get", "StartTransientUnit", "SetUnitProperties", "StopUnit", "ResetFailedUnit"]
+)
+def test_a_silent_method(bus: FakeBus, method: str) -> None:
+    """Every call has a deadline, and the error names bus, unit and method [D11]."""
+    bus.answers[method] = None
+    with pytest.raises(StepError, match="no answer about unit 'web.scope' within 0.2 s") as caught:
+        everything(bus)
+    assert (caught.value.call, caught.value.path) == (method, "system bus")
+    assert "cgroupfs driver" in caught.value.hint
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_job_without_end(bus: FakeBus) -> None:
+    bus.result = None
+    with connect(bus) as systemd, pytest.raises(StepError, match="the job for unit 'web.scope' did not end within 0.2"):
+        systemd.start(PROPERTIES)
+
+
+@pytest.mark.parametrize("method", ["Hello", "Get", "StartTransientUnit", "StopUnit"])
+def test_a_connection_that_breaks(bus: FakeBus, method: str) -> None:
+    bus.hang_up = method
+    with pytest.raises(StepError, match="the connection was closed") as caught:
+        everything(bus)
+    assert caught.value.call == method
+
+
+def everything(bus: FakeBus) -> None:
+    with connect(bus) as systemd:
+        systemd.facts()
+        systemd.start(PROPERTIES)
+        systemd.set_properties(PROPERTIES)
+        systemd.stop()
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_no_daemon(tmp_path: Path, user: bool) -> None:
+    environ = dict.fromkeys(("DBUS_SYSTEM_BUS_ADDRESS", "DBUS_SESSION_BUS_ADDRESS"), f"unix:path={tmp_path}/none")
+    with pytest.raises(StepError, match=r"none.*(ENOENT)") as caught:
+        Systemd(UNIT, user=user, environ=environ)
+    assert caught.value.path == ("user bus" if user else "system bus")
+    assert UNIT in caught.value.reason
+
+
+@pytest.mark.parametrize("address", ["tcp:host=x,port=1", "nonsense", "unix:"])
+def test_addresses_that_lead_nowhere(address: str) -> None:
+    with pytest.raises(StepError, match="no usable D-Bus address"):
+        Systemd(UNIT, user=False, environ={"DBUS_SYSTEM_BUS_ADDRESS": address})
