@@ -92,6 +92,27 @@ def v2_controllers() -> set[str]:
 
 
 @cache
+def lacks_systemd() -> str:
+    """Why the tests of systemd cannot run here; "" when they can."""
+    if not os.path.isdir("/run/systemd/system"):
+        return "systemd does not run here"
+    if cgroup_mode() != "v2":
+        return "systemd does not run on cgroup v2 here"
+    return "" if os.path.exists("/run/dbus/system_bus_socket") else "no system D-Bus here"
+
+
+@cache
+def systemd_user() -> int:
+    """An ordinary user with a manager of its own; 0: none."""
+    if lacks_systemd():
+        return 0
+    for entry in sorted(Path("/run/user").glob("[0-9]*")):
+        if entry.name != "0" and (entry / "bus").exists():
+            return int(entry.name)
+    return 0
+
+
+@cache
 def capability_bounding() -> int:
     """The bounding set of the tests."""
     for line in Path("/proc/self/status").read_text().splitlines():

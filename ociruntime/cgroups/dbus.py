@@ -311,11 +311,17 @@ class Systemd:
         )
 
     def _blame(self, error: DBusError, properties: "Sequence[Property]") -> None:
-        """Name the field of the property that the answer is about, if it names one."""
+        """Name the field of the property that the answer is about.
+
+        A value of a type that systemd does not expect is refused without a name: only annotations can bring one.
+        """
         words = error.reason.replace(",", " ").replace("'", " ").replace("=", " ").split()
-        for item in properties:
-            if item.pointer and item.name in words:
-                error.pointer = item.pointer
+        given = [item.pointer for item in properties if item.pointer.startswith("/annotations/")]
+        named = [item.pointer for item in properties if item.pointer and item.name in words]
+        if named:
+            error.pointer = named[-1]
+        elif given and error.name not in _HINTS:
+            error.pointer = given[0] if len(given) == 1 else "/annotations"
 
 
 _HINTS = {

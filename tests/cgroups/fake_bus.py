@@ -24,7 +24,7 @@ JOB = "/org/freedesktop/systemd1/job/7"
 Answer = "tuple[str, tuple[object, ...]]"
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An answer that is an error: name, text."""
 
 
@@ -32,7 +32,7 @@ class FakeBus:
     """Serves one connection after the other until it is closed.
 
     calls: (method, body) of all that came. answers: method -> function of the body that gives (signature, body), or
-    raises Refusal; None: silence. result: how jobs end; None: they never do. greeting: what SASL is answered with.
+    raises RefusalError; None: silence. result: how jobs end; None: they never do. greeting: what SASL is answered with.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,7 +116,7 @@ class FakeBus:
         starts = method in ("StartTransientUnit", "StopUnit")
         try:
             signature, body = answer(message.body)
-        except Refusal as refusal:
+        except RefusalError as refusal:
             reply = new_error(message, refusal.args[0], "s", (refusal.args[1],))
             starts = False
         else:

@@ -11,7 +11,7 @@ from ociruntime.cgroups import dbus
 from ociruntime.cgroups.dbus import DBusError, Systemd
 from ociruntime.cgroups.systemd_properties import Property
 from ociruntime.errors import StepError, UnsupportedError
-from tests.cgroups.fake_bus import SYSTEMD, FakeBus, Refusal
+from tests.cgroups.fake_bus import SYSTEMD, FakeBus, RefusalError
 
 UNIT = "web.scope"
 PROPERTIES = [Property("Description", "s", "x"), Property("TasksMax", "t", 5, "/linux/resources/pids/limit")]
@@ -103,7 +103,7 @@ def test_a_unit_that_had_failed_is_reset_once(bus: FakeBus) -> None:
     def start(_: object) -> object:
         tries.append(1)
         if len(tries) == 1:
-            raise Refusal(f"{SYSTEMD}.UnitExists", "Unit web.scope already exists.")
+            raise RefusalError(f"{SYSTEMD}.UnitExists", "Unit web.scope already exists.")
         return "o", ("/org/freedesktop/systemd1/job/7",)
 
     bus.answers["StartTransientUnit"] = start
@@ -114,7 +114,7 @@ def test_a_unit_that_had_failed_is_reset_once(bus: FakeBus) -> None:
 
 def test_a_unit_that_lives_is_not_touched(bus: FakeBus) -> None:
     def start(_: object) -> object:
-        raise Refusal(f"{SYSTEMD}.UnitExists", "Unit web.scope already exists.")
+        raise RefusalError(f"{SYSTEMD}.UnitExists", "Unit web.scope already exists.")
 
     bus.answers["StartTransientUnit"] = start
     with connect(bus) as systemd, pytest.raises(DBusError, match="already exists") as caught:
@@ -125,7 +125,7 @@ def test_a_unit_that_lives_is_not_touched(bus: FakeBus) -> None:
 
 def test_a_refused_property_is_named_by_its_field(bus: FakeBus) -> None:
     def start(_: object) -> object:
-        raise Refusal("org.freedesktop.DBus.Error.InvalidArgs", "Value specified in TasksMax is out of range.")
+        raise RefusalError("org.freedesktop.DBus.Error.InvalidArgs", "Value specified in TasksMax is out of range.")
 
     bus.answers["StartTransientUnit"] = start
     with connect(bus) as systemd, pytest.raises(DBusError, match="TasksMax") as caught:
@@ -133,10 +133,31 @@ def test_a_refused_property_is_named_by_its_field(bus: FakeBus) -> None:
     assert caught.value.pointer == "/linux/resources/pids/limit"
 
 
+@pytest.mark.parametrize(
+    ("names", "pointer"),
+    [
+        (["CollectMode"], "/annotations/org.systemd.property.CollectMode"),
+        (["CollectMode", "Foo"], "/annotations"),
+        ([], "/linux/cgroupsPath"),
+    ],
+)
+def test_a_type_that_systemd_does_not_expect(bus: FakeBus, names: "list[str]", pointer: str) -> None:
+    """It does not say which property: only annotations have types of their own [N1]."""
+
+    def start(_: object) -> object:
+        raise RefusalError("System.Error.ENXIO", "Unexpected message contents")
+
+    bus.answers["StartTransientUnit"] = start
+    given = [Property(name, "i", 5, f"/annotations/org.systemd.property.{name}") for name in names]
+    with connect(bus) as systemd, pytest.raises(DBusError) as caught:
+        systemd.start(PROPERTIES + given)
+    assert caught.value.pointer == pointer
+
+
 @pytest.mark.parametrize("gone", ["StopUnit", "ResetFailedUnit"])
 def test_stopping_a_unit_that_is_gone(bus: FakeBus, gone: str) -> None:
     def refuse(_: object) -> object:
-        raise Refusal(f"{SYSTEMD}.NoSuchUnit", "Unit web.scope not loaded.")
+        raise RefusalError(f"{SYSTEMD}.NoSuchUnit", "Unit web.scope not loaded.")
 
     bus.answers[gone] = refuse
     with connect(bus) as systemd:

@@ -14,7 +14,7 @@ from ociruntime.cgroups.systemd import SystemdV1, SystemdV2, Unit
 from ociruntime.cgroups.update import Update
 from ociruntime.errors import ConfigError, OCIError, StateError, StepError, UnsupportedError
 from ociruntime.host import Host
-from tests.cgroups.fake_bus import JOB, SYSTEMD, FakeBus, Refusal
+from tests.cgroups.fake_bus import JOB, SYSTEMD, FakeBus, RefusalError
 
 ALLOW_ALL = [{"allow": True, "access": "rwm"}]
 CONTROLLERS = ("cpu", "memory", "pids")
@@ -60,7 +60,7 @@ class World:
 
     def stop(self, _: Any) -> Any:
         if not self.scope.exists():
-            raise Refusal(f"{SYSTEMD}.NoSuchUnit", "Unit not loaded.")
+            raise RefusalError(f"{SYSTEMD}.NoSuchUnit", "Unit not loaded.")
         for path in sorted(self.scope.rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
         self.scope.rmdir()
@@ -161,7 +161,7 @@ def test_bad_configs_do_not_reach_systemd(world: World, config: "dict[str, Any]"
 
 def test_a_refused_start_leaves_nothing_and_stops_nobody(world: World) -> None:
     def refuse(_: Any) -> Any:
-        raise Refusal(f"{SYSTEMD}.UnitExists", "Unit ociruntime-web.scope already exists.")
+        raise RefusalError(f"{SYSTEMD}.UnitExists", "Unit ociruntime-web.scope already exists.")
 
     world.bus.answers["StartTransientUnit"] = refuse
     cgroup = world.choose()

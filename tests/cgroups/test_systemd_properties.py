@@ -131,7 +131,10 @@ def test_release(version: str, release: int) -> None:
         (
             {
                 "blockIO": {
-                    "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 5}, {"major": 8, "minor": 16, "rate": 6}],
+                    "throttleReadBpsDevice": [
+                        {"major": 8, "minor": 0, "rate": 5},
+                        {"major": 8, "minor": 16, "rate": 6},
+                    ],
                     "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 7}],
                 }
             },
@@ -291,7 +294,7 @@ def test_bad_annotations(name: str, text: str, reason: str) -> None:
         ("byte 255", ("y", 255)),
         ("@t 18446744073709551615", ("t", INFINITY)),
         ("'a\\n\\u00e9'", ("s", "a\n\u00e9")),
-        ("\"it's\"", ("s", "it's")),
+        ('"it\'s"', ("s", "it's")),
         ("objectpath '/a/b_c'", ("o", "/a/b_c")),
         ("signature 'a(st)'", ("g", "a(st)")),
         ("[1, 2,]", ("ai", [1, 2])),
