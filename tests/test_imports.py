@@ -117,7 +117,7 @@ def test_only_shim_imports_the_compiled_module() -> None:
 # What must not be loaded on the way of an ordinary command: each costs milliseconds.
 UNWELCOME = (
     "argparse", "collections.abc", "contextlib", "dataclasses", "enum", "functools", "hashlib", "importlib", "json",
-    "json.decoder", "jsonschema", "logging", "os", "pathlib", "pyroute2", "re", "seccomp", "socket", "struct",
+    "jeepney", "json.decoder", "jsonschema", "logging", "os", "pathlib", "pyroute2", "re", "seccomp", "socket", "struct",
     "subprocess", "threading", "traceback", "typing",
 )  # fmt: skip
 

@@ -32,6 +32,14 @@ ENVIRONMENT = (
         "For 'create', 'start' and 'run': the container gets a socket of its own at /run/notify; 'start' and 'run' "
         "wait until its program has said READY=1, and tell the service manager.",
     ),
+    (
+        "DBUS_SYSTEM_BUS_ADDRESS",
+        "With systemd as cgroup manager: the D-Bus of the system's manager, if it is not in its usual place.",
+    ),
+    (
+        "DBUS_SESSION_BUS_ADDRESS",
+        "With systemd as cgroup manager, rootless: the D-Bus of the user's manager; default bus in XDG_RUNTIME_DIR.",
+    ),
     ("XDG_RUNTIME_DIR", "For users other than root, the state root is the directory ociruntime below it."),
     ("USER", "Root of a user namespace counts as root, and not as a user, only if this is 'root'."),
 )
