@@ -117,8 +117,8 @@ def test_only_shim_imports_the_compiled_module() -> None:
 # What must not be loaded on the way of an ordinary command: each costs milliseconds.
 UNWELCOME = (
     "argparse", "collections.abc", "contextlib", "dataclasses", "enum", "functools", "hashlib", "importlib", "json",
-    "jeepney", "json.decoder", "jsonschema", "logging", "os", "pathlib", "pyroute2", "re", "seccomp", "socket", "struct",
-    "subprocess", "threading", "traceback", "typing",
+    "jeepney", "json.decoder", "jsonschema", "logging", "os", "pathlib", "pyroute2", "re", "seccomp", "socket",
+    "struct", "subprocess", "threading", "traceback", "typing",
 )  # fmt: skip
 
 HOT_MODULES = {

@@ -19,7 +19,7 @@ GLOBAL: "tuple[Flag, ...]" = (
     ("log-format", "", "value", "FORMAT", "format of log lines: text (default) or json"),
     ("log-level", "", "value", "LEVEL", "least level that is logged: debug, info (default), warning or error"),
     ("debug", "", "bool", "", "log debug lines too"),
-    ("systemd-cgroup", "", "bool", "", "let systemd manage the cgroup, as --cgroup-manager systemd; cgroupsPath is then slice:prefix:name"),
+    ("systemd-cgroup", "", "bool", "", "let systemd manage the cgroup; cgroupsPath is then slice:prefix:name"),
     ("cgroup-manager", "", "value", "NAME", "cgroupfs (default), systemd or disabled"),
     ("rootless", "", "value", "BOOL", "ignore missing permissions on cgroups: true, false or auto (default)"),
     ("criu", "", "value", "PATH", ""),
