@@ -408,6 +408,9 @@ class SystemdV1(_Managed, CgroupV1):
         self.add_process(pid)
         self.unit.release_placeholder()
 
+    def _release(self, directory: str) -> None:
+        """The directory and its device list are systemd's, and go with the unit."""
+
     def announce(self, writes: "list[CgroupWrite]", wanted: "Filter | None") -> None:
         """systemd denies everything for a moment when it sets a list of devices: nothing may run then."""
         _check_v1(wanted)
