@@ -264,6 +264,38 @@ def test_weight_formula() -> None:
     assert [limits_v2.io_weight(w) for w in (10, 500, 1000)] == [1, 4950, 10000]
 
 
+# Worked out with 60 digits.
+WEIGHTS = {
+    0: 1, 1: 1, 2: 1, 3: 2, 4: 2, 10: 4, 50: 10, 64: 12, 100: 17, 128: 21, 200: 29, 256: 35, 307: 40, 500: 58, 512: 59,
+    700: 75, 819: 84, 1000: 99, 1024: 100, 1025: 101, 1500: 136, 2000: 170, 2048: 174, 4096: 303, 5000: 356, 8192: 532,
+    10240: 639, 16384: 942, 32768: 1681, 65536: 3023, 100000: 4340, 131072: 5478, 200000: 7899, 262143: 10000,
+    262144: 10000,
+}  # fmt: skip
+IO_WEIGHTS = {10: 1, 11: 11, 20: 102, 100: 910, 300: 2930, 500: 4950, 505: 5000, 999: 9989, 1000: 10000}
+
+
+def test_known_pairs() -> None:
+    assert {shares: limits_v2.weight_of_shares(shares) for shares in WEIGHTS} == WEIGHTS
+    assert {weight: limits_v2.io_weight(weight) for weight in IO_WEIGHTS} == IO_WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("cpu", "v1", "v2"),
+    [
+        ({"quota": 1000}, ("1000", None), "1000 100000"),
+        ({"quota": 150000, "period": 100000}, ("150000", "100000"), "150000 100000"),
+        ({"quota": -1, "period": 0}, ("-1", None), "max 100000"),
+        ({"quota": 0, "period": 1000}, (None, "1000"), "max 1000"),
+        ({"period": 1000000}, (None, "1000000"), "max 1000000"),
+        ({"quota": 0, "period": 0}, (None, None), None),
+    ],
+)
+def test_quotas(cpu: "dict[str, int]", v1: "tuple[str | None, str | None]", v2: "str | None") -> None:
+    found = dict(pairs(limits_v1.writes({"cpu": cpu}, ALL_V1)))
+    assert (found.get("cpu.cfs_quota_us"), found.get("cpu.cfs_period_us")) == v1
+    assert dict(pairs(limits_v2.writes({"cpu": cpu}, ALL_V2))).get("cpu.max") == v2
+
+
 def test_obsolete_fields_are_told() -> None:
     told = limits.memory_warnings({"kernel": 1, "kernelTCP": 0, "useHierarchy": True, "limit": 3}, "/m")
     assert [text.split(":")[0] for text in told] == ["/m/kernel", "/m/useHierarchy"]
