@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from integration.engines.image import IMAGE
-from integration.engines.sandbox import Running, Sandbox
+from integration.engines.sandbox import PATH, Running, Sandbox
+from integration.lib import probe as probes
 from integration.lib.container import wait_until
 from integration.lib.runtime import Result
 
@@ -107,37 +108,75 @@ class Ctr:
             'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n'
             '[grpc]\naddress = "/run/containerd/containerd.sock"\n'
         )
-        self.daemon = sandbox.start(["containerd", "--config", str(config), "--log-level", "warn"])
+        self.base = ["ctr", "-a", "/run/containerd/containerd.sock"]
+        # Where ctr has no option for the runtime's path, it is the one that is found as runc.
+        found_first = work / "found-first"
+        found_first.mkdir()
+        found_first.joinpath("runc").symlink_to(runtime)
+        env = {"PATH": f"{found_first}:{PATH}"}
+        self.daemon = sandbox.start(["containerd", "--config", str(config), "--log-level", "warn"], env=env)
         wait_until(lambda: self("version").code == 0, 30, "containerd")
 
-    def __call__(self, *words: str, timeout: float = 60) -> Result:
+    def __call__(self, *words: str, timeout: float = 60, stdin: bytes = b"") -> Result:
         """A ctr command."""
-        return self.sandbox.run(["ctr", "-a", "/run/containerd/containerd.sock", *words], timeout=timeout)
+        return self.sandbox.run([*self.base, *words], timeout=timeout, stdin=stdin)
+
+    def start(self, *words: str, terminal: bool = False) -> Running:
+        """A ctr command that is not waited for."""
+        return self.sandbox.start([*self.base, *words], open_stdin=not terminal, terminal=terminal)
 
     def name(self) -> str:
         """A new container id."""
         return f"r{next(self.numbers)}"
 
+    def options(self, name: str) -> list[str]:
+        """The options of every ctr run."""
+        return [
+            "--runtime", "io.containerd.runc.v2", "--runc-binary", self.runtime, "--cgroup", f"/ctr/{name}",
+        ]  # fmt: skip
+
     def words(self, name: str, words: Sequence[str], options: Sequence[str]) -> list[str]:
         """The words of ctr run."""
-        return [
-            "run", "--runtime", "io.containerd.runc.v2", "--runc-binary", self.runtime, "--cgroup", f"/ctr/{name}",
-            *options, IMAGE, name, *words,
-        ]  # fmt: skip
+        return ["run", *self.options(name), *options, IMAGE, name, *words]
 
     def run(self, *words: str, options: Sequence[str] = (), name: str = "", **how: Any) -> Result:
         """ctr run --rm, with these options, of these words."""
         return self(*self.words(name or self.name(), words, ["--rm", *options]), **how)
 
+    def shell(self, script: str, *options: str) -> Result:
+        """A shell script in a container, which stays for a moment: ctr can miss the output of one that is gone before
+        ctr has opened its end.
+        """
+        return self.run("sh", "-c", f"trap 'sleep 0.1' EXIT\n{script}", options=options)
+
     def sh(self, script: str, *options: str) -> str:
         """What a shell script in a container prints; it must succeed."""
-        return self.run("sh", "-c", script, options=options).ok().text.strip()
+        return self.shell(script, *options).ok().text.strip()
+
+    def report(self, *options: str) -> probes.Reply:
+        """What the probe says of itself in a container."""
+        return self.run("probe", "report", ";;", "sleep", "100", options=options).ok().replies[0]
 
     def detached(self, *words: str, options: Sequence[str] = ()) -> str:
         """ctr run -d; the id of the container."""
         name = self.name()
         self(*self.words(name, words, ["-d", *options])).ok()
         return name
+
+    def exec(self, name: str, *words: str, options: Sequence[str] = (), **how: Any) -> Result:
+        """ctr task exec."""
+        return self("task", "exec", "--exec-id", f"x{next(self.numbers)}", *options, name, *words, **how)
+
+    def stopped(self, name: str) -> None:
+        """Until the task has ended."""
+        wait_until(lambda: self.tasks()[name][1] == "STOPPED", 20, f"the end of {name}")
+
+    def remove(self, name: str, *options: str) -> int:
+        """task delete, container delete; the exit status of the task, of which ctr tells when it is not 0."""
+        result = self("task", "delete", *options, name).ok()
+        self("container", "delete", name).ok()
+        _, found, status = result.error.partition("exit with non-zero exit code ")
+        return int(status.strip().strip('"')) if found else 0
 
     def tasks(self) -> dict[str, tuple[int, str]]:
         """ctr task ls: id -> (pid, status)."""

@@ -23,17 +23,6 @@ def resources(**limits: Any) -> dict[str, Any]:
     return {"linux": {"resources": limits}}
 
 
-def seen_by_containerd(sandbox: Sandbox) -> None:
-    """Skip where containerd cannot look into cgroups: all v1 hierarchies of /proc/self/cgroup have to be mounted."""
-    sandbox.limit("memory", "", "")
-    names = {name for line in sandbox.read("/proc/self/cgroup").splitlines() for name in line.split(":")[1].split(",")}
-    missing = names - sandbox.controllers - {""}
-    if missing and not sandbox.only_v2:
-        pytest.skip(
-            f"{', '.join(sorted(missing))}: in a hierarchy that is mounted nowhere, so containerd reads no cgroup"
-        )
-
-
 # ---- life ----
 
 
@@ -283,7 +272,7 @@ def test_update_before_the_start(cri: Cri, pod: Pod, sandbox: Sandbox) -> None:
 
 def test_stats(cri: Cri, pod: Pod, sandbox: Sandbox) -> None:
     """ContainerStats: CPU time and memory, which containerd reads from the cgroup that the runtime made."""
-    seen_by_containerd(sandbox)
+    sandbox.read_by_containerd()
     container = pod.run("sh", "-c", "probe alloc 16 >/dev/null; i=0; while :; do i=$((i+1)); done")
 
     def used() -> int:
@@ -297,7 +286,7 @@ def test_stats(cri: Cri, pod: Pod, sandbox: Sandbox) -> None:
 
 def test_out_of_memory(pod: Pod, sandbox: Sandbox) -> None:
     """The kernel kills it for its memory: the reason is OOMKilled."""
-    seen_by_containerd(sandbox)
+    sandbox.read_by_containerd()
     container = pod.run("probe", "alloc", "64", **resources(memory_limit_in_bytes=16 << 20))
     assert container.wait() == 137
     assert container.status().reason == "OOMKilled"
@@ -305,7 +294,7 @@ def test_out_of_memory(pod: Pod, sandbox: Sandbox) -> None:
 
 def test_out_of_memory_in_a_child(pod: Pod, sandbox: Sandbox) -> None:
     """A child of the container is killed; the event is the container's all the same."""
-    seen_by_containerd(sandbox)
+    sandbox.read_by_containerd()
     container = pod.run("sh", "-c", "probe alloc 64; sleep 0.5; exit 5", **resources(memory_limit_in_bytes=16 << 20))
     assert container.wait() == 5
     assert container.status().reason == "OOMKilled"

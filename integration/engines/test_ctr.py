@@ -16,17 +16,9 @@ from integration.lib.runtime import Result
 FOREVER = ["sleep", "1000"]
 
 
-def remove(ctr: Ctr, name: str, *options: str) -> int:
-    """task delete, container delete; the exit status of the task, of which ctr tells when it is not 0."""
-    result = ctr("task", "delete", *options, name).ok()
-    ctr("container", "delete", name).ok()
-    _, found, status = result.error.partition("exit with non-zero exit code ")
-    return int(status.strip().strip('"')) if found else 0
-
-
 def test_run(ctr: Ctr, leaks: Watch) -> None:
     """Output, streams apart, nothing left."""
-    result = ctr.run("sh", "-c", "echo to-out; echo to-err >&2").ok()
+    result = ctr.shell("echo to-out; echo to-err >&2").ok()
     assert (result.out, result.err) == (b"to-out\n", b"to-err\n")
     leaks.check()
 
@@ -47,8 +39,8 @@ def test_cgroup(ctr: Ctr, sandbox: Sandbox, leaks: Watch) -> None:
     wanted = [""] if sandbox.only_v2 else sandbox.controllers - {""}
     assert {places[controller] for controller in wanted} == {f"/ctr/{name}"}
     ctr("task", "kill", "-s", "KILL", name).ok()
-    wait_until(lambda: ctr.tasks()[name][1] == "STOPPED", 10, "the end")
-    remove(ctr, name)
+    ctr.stopped(name)
+    ctr.remove(name)
     assert not any(group.endswith(f"/ctr/{name}") for group in sandbox.look()["cgroups"])
 
 
@@ -59,8 +51,8 @@ def test_detached(ctr: Ctr, sandbox: Sandbox, leaks: Watch) -> None:
     assert name in ctr("container", "ls", "-q").ok().text.split()
     wait_until(lambda: any("sleep 0.05" in entry[-12:] for entry in sandbox.look()["processes"]), 10, "the loop")
     ctr("task", "kill", "-s", "TERM", name).ok()
-    wait_until(lambda: ctr.tasks()[name][1] == "STOPPED", 10, "the end")
-    assert remove(ctr, name) == 5
+    ctr.stopped(name)
+    assert ctr.remove(name) == 5
     assert ctr.tasks() == {}
     leaks.check()
 
@@ -69,7 +61,7 @@ def test_task_delete_force(ctr: Ctr, leaks: Watch) -> None:
     """task delete refuses a running task, task delete --force kills it."""
     name = ctr.detached(*FOREVER)
     assert ctr("task", "delete", name).code != 0
-    assert remove(ctr, name, "--force") == 137
+    assert ctr.remove(name, "--force") == 137
     leaks.check()
 
 
@@ -81,25 +73,25 @@ def test_kill_all(ctr: Ctr, sandbox: Sandbox) -> None:
         lambda: sum(entry.endswith(" sleep 1000 ") for entry in sandbox.look()["processes"]) == 3, 10, "children"
     )
     ctr("task", "kill", "--all", "-s", "KILL", name).ok()
-    wait_until(lambda: ctr.tasks()[name][1] == "STOPPED", 10, "the end")
-    assert remove(ctr, name) == 137
+    ctr.stopped(name)
+    assert ctr.remove(name) == 137
 
 
 def test_kill_of_the_dead(ctr: Ctr) -> None:
     """Killing a task that has ended: containerd knows the runtime's words for it."""
     name = ctr.detached("true")
-    wait_until(lambda: ctr.tasks()[name][1] == "STOPPED", 10, "the end")
+    ctr.stopped(name)
     result = ctr("task", "kill", name)
     assert result.code != 0
     assert "not found" in result.error
-    remove(ctr, name)
+    ctr.remove(name)
 
 
 def test_pid_file(ctr: Ctr, tmp_path: Path) -> None:
     """--pid-file: the PID of the task."""
     name = ctr.detached(*FOREVER, options=["--pid-file", f"{tmp_path}/pid"])
     assert int(tmp_path.joinpath("pid").read_text()) == ctr.tasks()[name][0]
-    remove(ctr, name, "--force")
+    ctr.remove(name, "--force")
 
 
 def failed(result: Result, leaks: Watch, *texts: str) -> None:
@@ -137,7 +129,7 @@ def test_bad_mount(ctr: Ctr, leaks: Watch) -> None:
 
 def test_read_only(ctr: Ctr) -> None:
     """--read-only"""
-    result = ctr.run("touch", "/x", options=["--read-only"])
+    result = ctr.shell("touch /x", "--read-only")
     assert result.code == 1
     assert "Read-only file system" in result.error
 
@@ -168,7 +160,7 @@ def test_memory_limit(ctr: Ctr, sandbox: Sandbox) -> None:
     path = PurePath(sandbox.limit("memory", "memory.limit_in_bytes", "memory.max"))
     name = ctr.detached(*FOREVER, options=["--memory-limit", str(48 << 20)])
     assert sandbox.read(f"{path.parent}/ctr/{name}/{path.name}") == str(48 << 20)
-    remove(ctr, name, "--force")
+    ctr.remove(name, "--force")
 
 
 def test_cpus(ctr: Ctr, sandbox: Sandbox) -> None:
@@ -176,7 +168,7 @@ def test_cpus(ctr: Ctr, sandbox: Sandbox) -> None:
     path = PurePath(sandbox.limit("cpu", "cpu.cfs_quota_us", "cpu.max"))
     name = ctr.detached(*FOREVER, options=["--cpus", "0.5"])
     assert sandbox.read(f"{path.parent}/ctr/{name}/{path.name}").split()[0] == "50000"
-    remove(ctr, name, "--force")
+    ctr.remove(name, "--force")
 
 
 def test_cwd(ctr: Ctr) -> None:
@@ -187,9 +179,9 @@ def test_cwd(ctr: Ctr) -> None:
 
 def test_seccomp(ctr: Ctr) -> None:
     """--seccomp: containerd's default profile is in force; it is off without."""
-    assert ctr.run("probe", "report").ok().replies[0]["status"]["Seccomp"] == "0"
-    assert ctr.run("probe", "report", options=["--seccomp"]).ok().replies[0]["status"]["Seccomp"] == "2"
-    result = ctr.run("unshare", "-m", "true", options=["--seccomp"])
+    assert ctr.report()["status"]["Seccomp"] == "0"
+    assert ctr.report("--seccomp")["status"]["Seccomp"] == "2"
+    result = ctr.shell("unshare -m true", "--seccomp")
     assert result.code == 1
     assert "Operation not permitted" in result.error
 
@@ -197,18 +189,18 @@ def test_seccomp(ctr: Ctr) -> None:
 def test_capabilities(ctr: Ctr) -> None:
     """--cap-add, --cap-drop"""
     options = ["--cap-drop", "CAP_CHOWN", "--cap-add", "CAP_NET_ADMIN"]
-    found = capability_names(ctr.run("probe", "report", options=options).ok().replies[0]["status"]["CapEff"])
+    found = capability_names(ctr.report(*options)["status"]["CapEff"])
     assert "CAP_NET_ADMIN" in found and "CAP_CHOWN" not in found
 
 
 def test_no_new_privileges(ctr: Ctr) -> None:
     """On by default below containerd."""
-    assert ctr.run("probe", "report").ok().replies[0]["status"]["NoNewPrivs"] == "1"
+    assert ctr.report()["status"]["NoNewPrivs"] == "1"
 
 
 def test_device(ctr: Ctr) -> None:
     """--device"""
-    result = ctr.run("sh", "-c", "echo x >/dev/full", options=["--device", "/dev/full"])
+    result = ctr.shell("echo x >/dev/full", "--device", "/dev/full")
     assert "No space left on device" in result.error
 
 
@@ -223,6 +215,6 @@ def test_hostname_and_namespaces(ctr: Ctr, sandbox: Sandbox) -> None:
 def test_ten_at_once(ctr: Ctr, leaks: Watch) -> None:
     """Ten containers, five at a time."""
     with ThreadPoolExecutor(5) as pool:
-        results = list(pool.map(lambda n: ctr.run("sh", "-c", f"echo {n}; exit {n}"), range(10)))
+        results = list(pool.map(lambda n: ctr.shell(f"echo {n}; exit {n}"), range(10)))
     assert [(result.code, result.text) for result in results] == [(n, f"{n}\n") for n in range(10)]
     leaks.check()
