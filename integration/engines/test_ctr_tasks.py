@@ -262,17 +262,21 @@ def test_killed_shim(ctr: Ctr, sandbox: Sandbox, leaks: Watch) -> None:
     leaks.check()
 
 
-def test_killed_shim_of_a_created_container(ctr: Ctr, sandbox: Sandbox, leaks: Watch) -> None:
-    """The same before start has been called: the container's process waits, and must go."""
-    name = ctr.name()
-    running = ctr.start(*ctr.words(name, FOREVER, ["--rm"]))
-    wait_until(lambda: bool(shims(sandbox, name)), 20, "the shim")
-    for pid in shims(sandbox, name):
-        sandbox.run(["kill", "-9", str(pid)])
-    running.wait()
-    wait_until(lambda: name not in ctr.tasks(), 20, "containerd to see it")
-    ctr("container", "delete", name)
-    leaks.check()
+@pytest.mark.ours_only("a create that is killed half-way leaves nothing that delete --force does not find")
+def test_shim_killed_at_any_moment(ctr: Ctr, sandbox: Sandbox, leaks: Watch, slow: bool) -> None:
+    """The same a little later each time, from before create to after start. The runtime dies with the shim, wherever
+    it is; containerd then calls delete --force, and nothing may stay.
+    """
+    wait = 'for i in $(seq 2000); do p=$(pgrep -f "$1") && break; sleep 0.001; done; sleep $2; kill -9 $p'
+    for number in range(60 if slow else 10):
+        name = ctr.name()
+        running = ctr.start(*ctr.words(name, FOREVER, ["--rm"]))
+        pattern = f"[c]ontainerd-shim-runc-v2 -namespace default -id {name} "
+        sandbox.run(["sh", "-c", wait, "sh", pattern, str(number * (0.0015 if slow else 0.008))])
+        running.wait()
+        wait_until(lambda name=name: name not in ctr.tasks(), 20, "containerd to see it")  # type: ignore[misc]
+        ctr("container", "delete", name)
+        leaks.check()
 
 
 def test_killed_while_a_command_runs(ctr: Ctr, leaks: Watch) -> None:
