@@ -129,6 +129,10 @@ def lacking(need: str, runtime: Runtime | None = None) -> str:
         answer = host.lacks_systemd()
         if not answer and detail == "user" and not host.systemd_user():
             answer = "no user has a systemd manager of its own here"
+    elif kind == "apparmor":
+        answer = host.apparmor()
+    elif kind == "systemd":
+        answer = "" if os.path.isdir("/run/systemd/system") else "this machine is not run by systemd"
     elif kind == "file":
         answer = "" if os.path.exists(detail) else f"no {detail}"
     else:
@@ -283,6 +287,12 @@ def new_container(
 def container(new_container: Callable[..., Container], bundle: Bundle) -> Container:
     """A container of the test's bundle."""
     return new_container(bundle)
+
+
+@pytest.fixture(scope="session")
+def kept_children() -> set[int]:
+    """PIDs of children that outlive a test: to be added to, and taken from."""
+    return _kept_children
 
 
 @pytest.fixture(scope="session")

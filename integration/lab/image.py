@@ -53,6 +53,10 @@ for d in /usr/bin /usr/sbin /lib/x86_64-linux-gnu; do cat $d/* >/dev/null 2>&1; 
 """
 
 
+class NoArchiveError(LabError):
+    """The packages are not to be had here and now."""
+
+
 def cache() -> Path:
     """Where images are kept: $OCIRUNTIME_LAB_CACHE, or below the caches of the user."""
     given = os.environ.get("OCIRUNTIME_LAB_CACHE")
@@ -171,8 +175,11 @@ def _kernel(work: Image, tree: Path) -> str:
     found = _run("apt-cache", "depends", "--important", KERNEL).decode()
     names = re.findall(r"Depends: (linux-image-\S+)", found)
     if not names:
-        raise LabError(f"the package archive does not have {KERNEL} (apt-get update)")
-    _run("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", names[0], cwd=work.directory)
+        raise NoArchiveError(f"apt does not know {KERNEL} (apt-get update)")
+    try:
+        _run("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", names[0], cwd=work.directory)
+    except LabError as error:
+        raise NoArchiveError(f"the Debian archive is not reached: {error}") from error
     (package,) = work.directory.glob("*.deb")
     _run("dpkg-deb", "-x", str(package), str(tree))
     package.unlink()

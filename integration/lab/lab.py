@@ -60,8 +60,9 @@ def command(machine: Machine, options: argparse.Namespace) -> int:
 def tests(machine: Machine, arguments: list[str], options: argparse.Namespace) -> int:
     """lab test."""
     stage.prepare(machine)
-    report = stage.run(machine, arguments, timeout=options.timeout, sink=to_streams)
-    stage.say(report)
+    report = stage.run(machine, arguments or stage.SELECTION, timeout=options.timeout, sink=to_streams)
+    for line in report.lines():
+        print(f"lab: {line}", file=sys.stderr)
     if options.report and report.cases:
         options.report.write_bytes(machine.get(stage.REPORT))
     return 124 if report.status is None else report.status

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
 import tarfile
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -32,6 +31,17 @@ ENVIRONMENT = {
     "IT_CYCLES": "10",
     "IT_LAB": "1",
 }
+
+# What needs the lab: real controllers of cgroup v2, systemd, AppArmor.
+FILES = [
+    "test_apparmor.py",
+    "test_cgroups.py",
+    "test_events.py",
+    "test_pause.py",
+    "test_update.py",
+]
+SELECTION = ["-q", *(f"integration/{name}" for name in FILES), "-k", "not bad_device_rules"]
+TIMEOUT = float(os.environ.get("IT_LAB_TIMEOUT", "1200"))
 
 
 @dataclass
@@ -60,6 +70,17 @@ class Report:
     def reasons(self) -> dict[str, int]:
         """Why tests were skipped, and how many."""
         return dict(sorted(Counter(case.text for case in self.cases if case.outcome == "skipped").items()))
+
+    def lines(self) -> list[str]:
+        """The counts in words, then the reasons of what was skipped."""
+        words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.counts().items()))
+        seconds = sum(case.seconds for case in self.cases)
+        first = f"{words or 'no tests'} in {seconds:.0f} s (status {self.status})"
+        return [first, *(f"{count:4} skipped: {reason}" for reason, count in self.reasons().items())]
+
+
+# of this process; their counts are shown at its end
+reports: list[Report] = []
 
 
 def install() -> None:
@@ -118,6 +139,7 @@ def run(machine: Machine, arguments: Sequence[str], *, timeout: float, sink: Sin
     report = Report(done.status, output=b"".join(output).decode(errors="replace"))
     if done.status in (0, 1):
         report.cases = read(machine.get(REPORT))
+    reports.append(report)
     return report
 
 
@@ -135,11 +157,3 @@ def read(document: bytes) -> list[Case]:
         file, name = element.get("file") or "", element.get("name") or ""
         cases.append(Case(file.rpartition("/")[2], name, outcome, text, float(element.get("time") or 0)))
     return cases
-
-
-def say(report: Report) -> None:
-    """The counts, as one line and the reasons of what was skipped."""
-    words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.counts().items()))
-    print(f"lab: {words or 'no tests'} (pytest's status {report.status})", file=sys.stderr)
-    for reason, count in report.reasons().items():
-        print(f"lab: {count:4} skipped: {reason}", file=sys.stderr)

@@ -12,7 +12,10 @@ from typing import Any
 
 from integration.lib import probe as probes
 from integration.lib.bundle import CGROUP_PREFIX, PROBE, Bundle
-from integration.lib.runtime import Result, Runtime
+from integration.lib.runtime import TIMEOUT, Result, Runtime
+
+# a machine that was given a longer IT_TIMEOUT has longer for everything
+PATIENCE = max(1.0, TIMEOUT / 30)
 
 
 def alive(pid: int) -> bool:
@@ -26,7 +29,7 @@ def alive(pid: int) -> bool:
 
 def wait_until(condition: Any, seconds: float = 10.0, what: str = "condition") -> None:
     """Poll until condition() is true."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
         time.sleep(0.005)
@@ -142,7 +145,7 @@ class Container:
     def wait(self, seconds: float = 10.0) -> int:
         """Wait for the end of init, which is our child (we are the subreaper). Status as a shell has it."""
         if self.status is None:
-            end = time.monotonic() + seconds
+            end = time.monotonic() + seconds * PATIENCE
             while True:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 if pid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -133,6 +134,17 @@ def can(*unshare_options: str) -> bool:
     """Whether unshare(1) with these options works here."""
     done = subprocess.run(["unshare", *unshare_options, "true"], capture_output=True, timeout=20, check=False)
     return done.returncode == 0
+
+
+def apparmor() -> str:
+    """Why AppArmor cannot be tested here; ""."""
+    try:
+        enabled = Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
+    except OSError:
+        enabled = False
+    if not enabled:
+        return "AppArmor is not in force"
+    return "" if shutil.which("apparmor_parser", path="/usr/sbin:/sbin:/usr/bin") else "no apparmor_parser"
 
 
 def hide_v2() -> None:

@@ -8,7 +8,7 @@ echo lab >"$root/etc/hostname"
 printf '127.0.0.1 localhost lab\n::1 localhost\n' >"$root/etc/hosts"
 echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
 : >"$root/etc/fstab"
-printf '%s\n' virtio_console virtio_net fuse overlay loop tun veth bridge >"$root/etc/modules-load.d/lab.conf"
+printf "%s\n" virtio_console virtio_net fuse overlay loop tun veth bridge dummy bfq null_blk >"$root/etc/modules-load.d/lab.conf"
 
 # What only costs time, or waits for what is not there.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
