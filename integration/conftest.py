@@ -131,8 +131,6 @@ def lacking(need: str, runtime: Runtime | None = None) -> str:
             answer = "no user has a systemd manager of its own here"
     elif kind == "apparmor":
         answer = host.apparmor()
-    elif kind == "systemd":
-        answer = "" if os.path.isdir("/run/systemd/system") else "this machine is not run by systemd"
     elif kind == "file":
         answer = "" if os.path.exists(detail) else f"no {detail}"
     else:
