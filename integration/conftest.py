@@ -131,6 +131,10 @@ def lacking(need: str, runtime: Runtime | None = None) -> str:
             answer = "no user has a systemd manager of its own here"
     elif kind == "apparmor":
         answer = host.apparmor()
+    elif kind == "systemd":
+        answer = host.lacks_systemd()
+        if not answer and detail == "user" and not host.systemd_user():
+            answer = "no user has a systemd manager of its own here"
     elif kind == "file":
         answer = "" if os.path.exists(detail) else f"no {detail}"
     else:
