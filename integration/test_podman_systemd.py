@@ -149,7 +149,7 @@ def test_life(podman: Podman) -> None:
     assert (group / "cpu.max").read_text().strip() == "25000 100000"
     (stats,) = json.loads(podman("stats", "--no-stream", "--format=json", container_id).ok().text)
     assert stats["id"] == container_id[:12]
-    assert "100.7MB" in stats["mem_usage"]
+    assert not stats["mem_usage"].startswith("0B")
 
     podman("pause", container_id).ok()
     assert any("frozen 1" in path.read_text() for path in group.rglob("cgroup.events"))
