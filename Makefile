@@ -100,7 +100,7 @@ engines: $(STAMPS)/venv-dev $(STAMPS)/system-test build
 check: lint type unit
 
 test: $(STAMPS)/venv-dev $(STAMPS)/system-test lab-packages build
-	$(VENV)/bin/pytest -q tests integration
+	IT_LAB=1 $(VENV)/bin/pytest -q tests integration
 
 # ---- a machine of our own: integration/lab/README.md ----
 

@@ -125,10 +125,6 @@ def lacking(need: str, runtime: Runtime | None = None) -> str:
     elif kind == "kernel":
         major, minor = (int(word) for word in detail.split("."))
         answer = "" if host.kernel() >= (major, minor) else f"needs kernel {detail}"
-    elif kind == "systemd":
-        answer = host.lacks_systemd()
-        if not answer and detail == "user" and not host.systemd_user():
-            answer = "no user has a systemd manager of its own here"
     elif kind == "apparmor":
         answer = host.apparmor()
     elif kind == "systemd":
