@@ -428,6 +428,24 @@ def test_failed_create(container: Container, tmp_path: Path) -> None:
     wait_until(lambda: gone(unit_of(container)), 5)
 
 
+@pytest.mark.ours_only("what the scope began with ends with the runtime")
+def test_killed_create(container: Container) -> None:
+    """A runtime that dies in the middle leaves a scope that ends by itself, and delete cleans up [D11, D16]."""
+    container.bundle.write()
+    container.used = True
+    for milliseconds in (60, 90, 120, 150, 180, 210):
+        process = container.runtime.spawn(
+            "create", "--bundle", str(container.bundle.path), container.id, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(milliseconds / 1000)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.wait()
+        container.delete("--force", check=False)
+        wait_until(lambda: gone(unit_of(container)), 10)
+
+
 def test_same_name_twice(container: Container, new_managed: Callable[..., Container]) -> None:
     """The second one is refused, and the first one does not notice [D11]."""
     container.begin("pause")

@@ -279,6 +279,12 @@ class SystemdV2(_Managed, CgroupV2):
         if directory != self.unit.directory:
             self.made.append(directory)
 
+    def lower(self, resources: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
+        writes = super().lower(resources, pointer)
+        if self.unit.directory == self.paths[""]:
+            _round_quota(writes)
+        return writes
+
     def create(self) -> None:
         self._start()
         self._locate()
@@ -397,7 +403,9 @@ class SystemdV1(_Managed, CgroupV1):
                 now = {"quota": int(quota), "period": int(period)}
                 now.update({name: cpu[name] for name in now if cpu.get(name)})
                 resources = {**resources, "cpu": {**cpu, **now}}
-        return super().lower(resources, pointer)
+        writes = super().lower(resources, pointer)
+        _round_quota(writes)
+        return writes
 
     def create(self) -> None:
         self._start()
@@ -422,6 +430,13 @@ class SystemdV1(_Managed, CgroupV1):
         finally:
             if frozen:
                 self.thaw()
+
+
+def _round_quota(writes: "list[CgroupWrite]") -> None:
+    if any("cpu." in write.file for write in writes):
+        from ociruntime.cgroups import systemd_properties
+
+        systemd_properties.round_quota(writes)
 
 
 def _check_v1(wanted: "Filter | None") -> None:

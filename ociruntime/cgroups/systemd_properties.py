@@ -229,6 +229,18 @@ def rounded_quota(quota: int, period: int) -> int:
     return -(-per_second // _QUOTA_STEP) * _QUOTA_STEP
 
 
+def round_quota(writes: "list[CgroupWrite]") -> None:
+    """Let the quota in the files be what systemd makes of it, where it writes to the same files."""
+    periods = [int(write.value) for write in writes if write.file == "cpu.cfs_period_us" and write.value.isdigit()]
+    for write in writes:
+        words = write.value.split()
+        if write.file not in ("cpu.max", "cpu.cfs_quota_us") or not words or not words[0].isdigit():
+            continue
+        period = int(words[1]) if len(words) > 1 else (*periods, 100000)[0]
+        quota = -(-rounded_quota(int(words[0]), period) * period // 1000000)
+        write.value = " ".join([str(quota), *words[1:]])
+
+
 def bitmask(text: str) -> "bytes | None":
     """A list like "0-3,6" -> one bit for each number, lowest first; None for what is no such list."""
     mask = 0

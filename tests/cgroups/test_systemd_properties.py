@@ -202,6 +202,28 @@ def test_bitmask(text: str, expected: "bytes | None") -> None:
     assert properties.bitmask(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("quota", "period", "expected"),
+    [(33333, 100000, 34000), (50000, 100000, 50000), (1000, 50000, 1000), (1001, 50000, 1500), (20001, 1000000, 30000)],
+)
+def test_quota_in_files_that_systemd_writes_too(quota: int, period: int, expected: int) -> None:
+    """Rounded up to the 10 ms per second that systemd counts in [D13]."""
+    resources = {"cpu": {"quota": quota, "period": period}}
+    v1 = limits_v1.writes(resources, {"cpu": "/x"}, ())
+    v2 = limits_v2.writes(resources, ALL_V2)
+    properties.round_quota(v1)
+    properties.round_quota(v2)
+    assert [write.value for write in v1 if write.file == "cpu.cfs_quota_us"] == [str(expected)]
+    assert [write.value for write in v2] == [f"{expected} {period}"]
+
+
+def test_no_quota_is_not_rounded() -> None:
+    writes = limits_v2.writes({"cpu": {"quota": -1, "shares": 5}}, ALL_V2)
+    before = [write.value for write in writes]
+    properties.round_quota(writes)
+    assert [write.value for write in writes] == before
+
+
 # -- devices [D15]
 
 
