@@ -25,8 +25,8 @@ class DaemonError(Exception):
 class Docker:
     """dockerd, its containerd and a client.
 
-    The runtime under test is registered as "custom" and the default. name: of this daemon, for its files and its
-    socket; more: further options of dockerd. A daemon of another name has a network namespace of its own: on the same
+    The runtime under test is registered as "custom" and the default, if one is given. name: of this daemon, for its
+    files and its socket; more: further options of dockerd. With them it has a network namespace of its own: on the same
     one it would take away the first one's bridge.
     """
 
@@ -45,7 +45,8 @@ class Docker:
             *(["unshare", "-n"] if more else []), "dockerd", "-H", self.socket,
             "--data-root", str(self.root), "--exec-root", f"/run/{name}", "--pidfile", f"/run/{name}.pid",
             "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs",
-            "--add-runtime", f"custom={runtime}", "--default-runtime", "custom", "--oom-score-adjust", "0", *more,
+            *(["--add-runtime", f"custom={runtime}", "--default-runtime", "custom"] if runtime else []),
+            "--oom-score-adjust", "0", *more,
         ]  # fmt: skip
         known = [line.split(":")[1] for line in sandbox.read("/proc/self/cgroup").splitlines()]
         self.unmounted = sorted(set(",".join(known).split(",")) - sandbox.controllers)
@@ -75,7 +76,7 @@ class Docker:
 
     def load(self, tree: bytes) -> None:
         """Make the image of this tar archive."""
-        self.sandbox_layer = tree
+        self.tree = tree
         changes = ["--change", "ENV PATH=/bin IMAGE_VARIABLE=image", "--change", 'CMD ["sh"]', "--change", "WORKDIR /"]
         self("import", *changes, "-", IMAGE, stdin=tree).ok()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -226,7 +227,7 @@ def test_live_restore(docker_sandbox: Sandbox, docker: Docker, tmp_path: Path) -
     """Containers live on while the daemon is away; the next one finds them, and their exit status."""
     other = Docker(docker_sandbox, tmp_path, docker.runtime, "live", ["--live-restore", "--bridge", "none"])
     try:
-        other.load(docker.sandbox_layer)
+        other.load(docker.tree)
         name = other.loop("trap 'exit 5' USR1; trap 'exit 6' USR2")
         second = other.loop("trap 'exit 7' USR1")
         pid, its = other.state(name)["Pid"], other.state(second)["Pid"]
@@ -244,13 +245,10 @@ def test_live_restore(docker_sandbox: Sandbox, docker: Docker, tmp_path: Path) -
         other.end()
 
 
-@pytest.mark.skipif(
-    "not config.getoption('--slow') and not __import__('os').environ.get('IT_SLOW')", reason="IT_SLOW=1"
-)
-def test_fifty(docker: Docker, leaks: Watch) -> None:
+def test_fifty(docker: Docker, leaks: Watch, slow: bool) -> None:
     """Fifty containers at the same time, and all gone again."""
-    from concurrent.futures import ThreadPoolExecutor
-
+    if not slow:
+        pytest.skip("IT_SLOW=1 runs it")
     with ThreadPoolExecutor(10) as pool:
         names = list(pool.map(lambda _: docker.detached(*FOREVER), range(50)))
         assert all(docker.state(name)["Running"] for name in names)

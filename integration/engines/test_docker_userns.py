@@ -27,7 +27,7 @@ def daemon(docker_sandbox: Sandbox, engine_work: Path, docker: Docker) -> Iterat
         engine = Docker(box, work, docker.runtime, "userns", ["--userns-remap", "nobody:nogroup", "--bridge", "none"])
     except DaemonError as error:
         pytest.skip(f"dockerd does not start with --userns-remap: {error}")
-    engine.load(docker.sandbox_layer)
+    engine.load(docker.tree)
     yield engine
     engine.clear()
     engine.end()

@@ -119,9 +119,10 @@ def docker(places: "Places", wish: Wish) -> Plan:
         wanted.setdefault("runtimes", {})[wish.name] = {**kept, "path": wish.path}
         if wish.default:
             wanted["default-runtime"] = wish.name
-    notes = ("next: systemctl reload docker",) + (
-        () if wish.remove else (f"      docker run --runtime {wish.name} ...",)
-    )
+    # A reload would not take the last runtime out: where the key is missing nothing changes.
+    notes = [f"next: systemctl {'restart' if wish.remove else 'reload'} docker"]
+    if not wish.remove:
+        notes.append(f"      docker run --runtime {wish.name} ...")
     if wanted == config:
         return Plan(path, before, before)
     if not wanted:
