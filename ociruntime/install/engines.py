@@ -70,6 +70,7 @@ def podman(places: "Places", wish: Wish) -> Plan:
         return Plan(path, before, None)
     others = [f"{_PODMAN_DROPINS}/{name}" for name in places.names(_PODMAN_DROPINS) if name.endswith(".conf")]
     lists = dict(_PODMAN_DEFAULTS)
+    notes = [f"next: podman --runtime {wish.name} run ..."]
     for other in (*_PODMAN_FILES, *others):
         text = places.read(other) if other != path else None
         engine = _toml(places, other, text).get("engine") if text else None
@@ -77,13 +78,15 @@ def podman(places: "Places", wish: Wish) -> Plan:
             found = engine.get(key) if isinstance(engine, dict) else None
             if isinstance(found, list):
                 lists[key] = [word for word in found if isinstance(word, str)]
+                if other.startswith(_PODMAN_DROPINS) and other > path and wish.name not in found:
+                    notes.append(f"'{places.shown(other)}' comes later: {wish.name} is missing in its {key}")
     lines = [_HEADER + "[engine]\n"]
     if wish.default:
         lines.append(f"runtime = {_quoted(wish.name)}\n")
     for key, words in lists.items():
         lines.append(f"{key} = [{', '.join(_quoted(word) for word in dict.fromkeys((*words, wish.name)))}]\n")
     lines.append(f"\n[engine.runtimes]\n{wish.name} = [{_quoted(wish.path)}]\n")
-    return Plan(path, before, "".join(lines).encode(), f"next: podman --runtime {wish.name} run ...")
+    return Plan(path, before, "".join(lines).encode(), *notes)
 
 
 def crio(places: "Places", wish: Wish) -> Plan:

@@ -99,6 +99,14 @@ def test_podman_keeps_the_lists(places: Places, tmp_path: Path) -> None:
     assert engine["runtime_supports_nocgroup"] == ["b", "ociruntime"]
 
 
+def test_podman_later_file(places: Places, tmp_path: Path) -> None:
+    """A drop-in that is read after ours hides its lists: that is said."""
+    put(tmp_path, "/etc/containers/containers.conf.d/z.conf", '[engine]\nruntime_supports_json = ["c"]\n')
+    assert any("z.conf' comes later" in note for note in ENGINES["podman"](places, WISH).notes)
+    put(tmp_path, "/etc/containers/containers.conf.d/z.conf", '[engine]\nruntime_supports_json = ["ociruntime"]\n')
+    assert len(ENGINES["podman"](places, WISH).notes) == 1
+
+
 def test_podman_bad_file(places: Places, tmp_path: Path) -> None:
     put(tmp_path, "/etc/containers/containers.conf", "[engine\n")
     with pytest.raises(ConfigError, match="not valid TOML") as caught:
