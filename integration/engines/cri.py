@@ -7,7 +7,7 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,11 @@ class Cri:
             time.sleep(0.1)
             return False
 
-    def restart(self) -> None:
-        """End the daemon as a crash would, and start it again; the shims live on."""
+    def restart(self, between: Callable[[], object]) -> None:
+        """End the daemon as a crash would, and start it again; the shims live on. between: called while it is away."""
         self.daemon.signal(9)
         self.daemon.wait()
+        between()
         self.start()
 
     def close(self) -> None:

@@ -194,9 +194,18 @@ def test_killed_sandbox(new_pod: NewPod, sandbox: Sandbox, leaks: Watch) -> None
 def test_restarted_daemon(cri: Cri, new_pod: NewPod, leaks: Watch) -> None:
     """containerd dies and comes back: pods and containers have gone on, exits in between are known."""
     pod = new_pod()
-    first, second = pod.run(*FOREVER), pod.run("sh", "-c", "sleep 0.3; exit 4")
-    before = first.pid
-    cri.restart()
+    first, second = (
+        pod.run(*FOREVER),
+        pod.run("sh", "-c", "trap 'exit 4' TERM; echo ready; while :; do sleep 0.05; done"),
+    )
+    second.wait_output("ready")
+    before, ending = first.pid, second.pid
+
+    def end() -> None:
+        cri.sandbox.run(["kill", str(ending)]).ok()
+        wait_until(lambda: cri.sandbox.run(["test", "-e", f"/proc/{ending}"]).code == 1, 10, "the end of one container")
+
+    cri.restart(end)
     leaks.before["processes"].append(f"{cri.daemon.pid} containerd")
     assert pod.ready
     assert (first.state, first.pid) == ("RUNNING", before)
