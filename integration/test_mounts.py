@@ -170,6 +170,20 @@ def test_tmpfs_data(container: Container) -> None:
     assert "size=1024k" in mount_at(report["mountinfo"], "/data").super_options
 
 
+def test_overlay_with_long_paths(container: Container, tmp_path: Path) -> None:
+    """An overlay of layers whose names together are longer than what fsconfig(2) takes at once [M3]."""
+    layers = [tmp_path / (letter * 120) / "layer" for letter in "abc"]
+    for number, layer in enumerate(layers):
+        layer.mkdir(parents=True)
+        (layer / "file").write_text(f"layer {number}")
+        (layer / f"only-{number}").touch()
+    options = ["lowerdir=" + ":".join(map(str, layers))]
+    container.bundle.mount("/data", "overlay", *options, type="overlay")
+    read, listed = container.probe("read /data/file", "ls /data")
+    assert read["data"] == "layer 0"
+    assert sorted(listed["names"]) == ["file", "only-0", "only-1", "only-2"]
+
+
 def test_bad_data(container: Container, leaks: Leaks) -> None:
     """What the file system refuses fails create [M15]."""
     container.bundle.mount("/data", "tmpfs", "nosuchoption=1", type="tmpfs")

@@ -86,6 +86,9 @@ LABEL_ANNOTATION = "run.oci.mount_context_type"
 
 RDONLY = plan.MOUNT_ATTR_RDONLY
 
+# The longest value that fsconfig(2) takes (strndup_user in the kernel's fs/fsopen.c, with the NUL 256).
+VALUE_MAX = 255
+
 
 class Mounts:
     """Ops by place (see the module), warnings (text with pointers), and whether there is a mount namespace."""
@@ -456,7 +459,7 @@ def _new(
             raise ConfigError(
                 f"{key} {value} is not mapped in the container's user namespace", pointer=f"{at}/options/{place}"
             )
-        data.append((key, value))
+        data += _parameters(kind, key, value, f"{at}/options/{place}")
     if context.label and kind not in UNLABELLED and options.value(context.label_option) is None:
         data.append((context.label_option, context.label))
     origin = mount.get("source") or ""
@@ -475,6 +478,19 @@ def _new(
             fd=fd,
         )
     )
+
+
+def _parameters(kind: str, key: str, value: str, at: str) -> "list[tuple[str, str]]":
+    """One option as fsconfig(2) takes it.
+
+    The lower layers of an overlay together are often longer: they go one by one then, which Linux 6.8 can. Not when
+    some are escaped or data-only ("::"): their spelling differs between the two forms.
+    """
+    if len(value.encode("utf-8", "surrogateescape")) <= VALUE_MAX:
+        return [(key, value)]
+    if kind == "overlay" and key == "lowerdir" and "\\" not in value and "::" not in value:
+        return [pair for layer in value.split(":") for pair in _parameters(kind, "lowerdir+", layer, at)]
+    raise ConfigError(f"{key}: a value of more than {VALUE_MAX} bytes is not taken by fsconfig(2)", pointer=at)
 
 
 def _read_only_last(context: _Context, destination: str, at: str) -> None:

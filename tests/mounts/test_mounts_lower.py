@@ -499,6 +499,22 @@ def test_ids_of_options_must_be_mapped(lowered: Lower, kind: str, option: str) -
     lowered({"mounts": [entry]})
 
 
+def test_long_list_of_layers(lowered: Lower) -> None:
+    """fsconfig(2) takes values of 255 bytes: the layers of an overlay go one by one when together they are longer."""
+
+    def data(layers: str) -> bytes:
+        entry = {"destination": "/d", "type": "overlay", "source": "o", "options": [f"lowerdir={layers}", "volatile"]}
+        return lowered({"mounts": [entry]}).setup[0].strings[3]
+
+    one, two = "/" + "a" * 199, "/" + "b" * 254
+    assert data("/a:/b") == b"lowerdir\0/a:/b\0volatile\0\0"
+    assert data(f"{one}:{two}") == f"lowerdir+\0{one}\0lowerdir+\0{two}\0volatile\0\0".encode()
+    for refused in (f"{one}:{two}b", f"{one}:{one}\\:", f"{one}::{one}"):
+        with pytest.raises(ConfigError, match="255 bytes") as caught:
+            data(refused)
+        assert caught.value.pointer == "/mounts/0/options/0"
+
+
 def test_mount_label(lowered: Lower) -> None:
     label = "system_u:object_r:container_file_t:s0:c1,c2"
     entries: list[dict[str, Any]] = [
