@@ -6,7 +6,7 @@ The end of stdin is the end of everything in here: the kernel kills what is left
 
 It needs nothing but the standard library, and takes its settings as JSON in its only argument: `groups` (directories
 of the host's cgroup hierarchies to live in), `mounts` (what to mount where below /sys/fs/cgroup), `state` (directories
-in which runtimes keep their containers).
+in which runtimes keep their containers), `users` (name: uid, home, first of 65536 subordinate ids).
 """
 
 from __future__ import annotations
@@ -87,10 +87,33 @@ def make_devices() -> None:
         os.mkdir(f"/dev/{name}")
         call("mount", "-t", kind, "-o", options, kind, f"/dev/{name}")
     os.symlink("pts/ptmx", "/dev/ptmx")
+    os.mkdir("/dev/net")
+    os.mknod("/dev/net/tun", 0o666 | stat.S_IFCHR, os.makedev(10, 200))  # for networks of ordinary users
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         os.symlink(f"/proc/self/fd/{number}", f"/dev/{name}")
     os.symlink("/proc/self/fd", "/dev/fd")
     os.umask(0o022)
+
+
+def add_users(users: dict[str, Any]) -> None:
+    """Ordinary users, and the owner of ids for --userns=auto ("containers"), in copies of the files in /etc."""
+    lines: dict[str, list[str]] = {"passwd": [], "group": [], "subuid": ["containers:1000000:1048576"]}
+    for name, (number, home, first) in users.items():
+        lines["passwd"].append(f"{name}:x:{number}:{number}:{name}:{home}:/bin/sh")
+        lines["group"].append(f"{name}:x:{number}:")
+        lines["subuid"].append(f"{name}:{first}:65536")
+        for place, mode in ((home, 0o755), (f"/run/user/{number}", 0o700)):
+            os.makedirs(place, exist_ok=True)
+            os.chmod(place, mode)
+            os.chown(place, number, number)
+    lines["subgid"] = lines["subuid"]
+    Path("/run/etc").mkdir()
+    for name, more in lines.items():
+        place = Path("/etc", name)
+        old = place.read_text() if place.exists() else ""
+        Path("/run/etc", name).write_text(old + "".join(f"{line}\n" for line in more))
+        if place.exists():
+            call("mount", "--bind", f"/run/etc/{name}", str(place))
 
 
 def furnish(settings: dict[str, Any]) -> None:
@@ -106,6 +129,7 @@ def furnish(settings: dict[str, Any]) -> None:
             call("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", place)
     if os.path.isdir("/etc/containers"):
         Path("/etc/containers/policy.json").write_text(POLICY)
+    add_users(settings["users"])
     call("mount", "--make-rshared", "/")
     if shutil.which("ip"):
         call("ip", "link", "set", "lo", "up")

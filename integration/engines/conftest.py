@@ -14,8 +14,8 @@ from integration.conftest import TOKEN, _runtime
 from integration.engines import image as images
 from integration.engines.cri import Cri, Pod
 from integration.engines.docker import DaemonError, Docker
-from integration.engines.engines import Ctr, Podman
-from integration.engines.sandbox import PATH, Sandbox, Watch
+from integration.engines.engines import Ctr, Podman, Rootless
+from integration.engines.sandbox import PATH, USERS, Sandbox, Watch
 from integration.lib import host, leaks as leak_tools
 from integration.lib.differences import Difference, load as load_differences
 from integration.lib.runtime import Runtime
@@ -99,6 +99,35 @@ def podman(sandbox: Sandbox, engine_work: Path, runtime: Runtime, image: Path) -
     engine("load", "-i", str(image)).ok()
     assert engine.run("true").code == 0
     return engine
+
+
+def reachable(sandbox: Sandbox, work: Path, runtime: Runtime) -> str:
+    """The runtime where an ordinary user can start it: where it is, or a copy."""
+    uid = str(USERS["engine-a"][0])
+    if sandbox.run(["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "test", "-x", runtime.path]).code == 0:
+        return runtime.path
+    copy = work / "bin" / runtime.name
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copy(runtime.path, copy)
+    return str(copy)
+
+
+@pytest.fixture(scope="package")
+def rootless_users(sandbox: Sandbox, engine_work: Path, runtime: Runtime, image: Path) -> list[Rootless]:
+    """podman of two ordinary users, each with the image."""
+    needs("podman", "conmon", "newuidmap", "setpriv")
+    path = reachable(sandbox, engine_work, runtime)
+    users = [Rootless(sandbox, engine_work, path, user) for user in USERS]
+    for user in users:
+        user("load", "-i", str(image)).ok()
+        assert user.run("true").code == 0
+    return users
+
+
+@pytest.fixture
+def rootless(rootless_users: list[Rootless]) -> Rootless:
+    """podman of an ordinary user."""
+    return rootless_users[0]
 
 
 @pytest.fixture(scope="package")
@@ -194,6 +223,9 @@ def leaks(request: pytest.FixtureRequest) -> Iterator[Watch]:
         request.getfixturevalue("podman")("rm", "-f", "-a", "-t", "0")
     if docker:
         request.getfixturevalue("docker").clear()
+    if "rootless_users" in request.fixturenames:
+        for user in request.getfixturevalue("rootless_users"):
+            user("rm", "-f", "-a", "-t", "0")
     report = watch.found()
     if report:
         pytest.fail("left behind:\n" + "\n".join(report), pytrace=False)

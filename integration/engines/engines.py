@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.engines.image import IMAGE
-from integration.engines.sandbox import PATH, Running, Sandbox
+from integration.engines.sandbox import PATH, USERS, Running, Sandbox
 from integration.lib import probe as probes
 from integration.lib.container import wait_until
 from integration.lib.runtime import Result
@@ -93,6 +93,32 @@ class Podman:
     def wait_logs(self, name: str, text: str) -> None:
         """Until the container has written text."""
         wait_until(lambda: text in self("logs", name).text, 10, f"{text} in the logs of {name}")
+
+
+class Rootless(Podman):
+    """podman of an ordinary user of the sandbox, with a store of his own."""
+
+    def __init__(self, sandbox: Sandbox, work: Path, runtime: str, user: str) -> None:
+        super().__init__(sandbox, work, runtime)
+        self.user = user
+        self.uid, self.first = USERS[user]
+        self.home = work / user
+        self.base = [
+            "setpriv", "--reuid", str(self.uid), "--regid", str(self.uid), "--init-groups", "--inh-caps=-all",
+            "--reset-env", "env", f"XDG_RUNTIME_DIR=/run/user/{self.uid}", f"PATH={PATH}",
+        ]  # fmt: skip
+        self.options = [
+            "podman", "--storage-driver", "overlay", "--cgroup-manager", "cgroupfs", "--events-backend", "file",
+            "--runtime", runtime,
+        ]  # fmt: skip
+
+    def argv(self, words: Sequence[str], json_log: bool) -> tuple[list[str], dict[str, str]]:
+        """Nothing of the environment comes along, so what is added stands in the command line."""
+        return [*self.base, f"CONTAINERS_CONF={self.config(json_log)}", *self.options, *words], {}
+
+    def command(self, *words: str) -> Result:
+        """A command of this user outside of any container."""
+        return self.sandbox.run([*self.base, *words])
 
 
 class Ctr:

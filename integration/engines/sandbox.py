@@ -24,7 +24,10 @@ from integration.lib.container import wait_until
 from integration.lib.runtime import Result
 
 AGENT = Path(__file__).with_name("agent.py")
+USERS = {"engine-a": (64101, 400000), "engine-b": (64102, 500000)}  # name: uid, first subordinate id
+RUNTIMES = ("ociruntime", "runc", "crun")
 STATE_ROOTS = [
+    *(f"/run/user/{uid}/{name}" for uid, _ in USERS.values() for name in RUNTIMES),
     "/run/ociruntime",
     "/run/runc",
     "/run/crun",
@@ -143,6 +146,7 @@ class Sandbox:
             "groups": [str(group) for group in self.groups],
             "mounts": [list(row[1:]) for row in table],
             "state": STATE_ROOTS,
+            "users": {user: (uid, str(work / user), first) for user, (uid, first) in USERS.items()},
         }
         self.log = work / "agent.log"
         with self.log.open("wb") as log:
