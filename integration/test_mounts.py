@@ -191,6 +191,8 @@ def test_bad_data(container: Container, leaks: Leaks) -> None:
     assert result.code != 0
     if container.runtime.ours:
         assert "/mounts/6" in result.error
+        assert "cannot mount '/data'" in result.error
+        assert "\n" not in result.error.strip()
     leaks.check()
 
 

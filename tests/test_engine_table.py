@@ -6,7 +6,8 @@ from integration.engines import table
 
 REPORT = """<testsuites><testsuite>
 <testcase classname="engines.test_podman_run" name="test_a[x.y]" time="1"/>
-<testcase classname="engines.test_podman_run" name="test_b"><failure message="no"/></testcase>
+<testcase classname="engines.test_podman_run" name="test_b"><failure message="no"/><properties><property
+name="message" value="125: no such thing"/></properties></testcase>
 <testcase classname="engines.test_podman_run" name="test_c"/>
 <testcase classname="engines.test_podman_run" name="test_c"><error message="left behind"/></testcase>
 <testcase classname="engines.test_podman_run" name="test_d"><skipped type="pytest.skip" message="s"/></testcase>
@@ -25,6 +26,12 @@ def test_outcomes(tmp_path: Path) -> None:
         "test_podman_run.py::test_d": ("skip", "s"),
         "test_podman_run.py::test_e": ("differs", "k"),
     }
+
+
+def test_messages(tmp_path: Path) -> None:
+    """What a test has recorded."""
+    tmp_path.joinpath("report.xml").write_text(REPORT)
+    assert table.messages(tmp_path / "report.xml") == {"test_podman_run.py::test_b": "125: no such thing"}
 
 
 def test_own_failures() -> None:

@@ -9,7 +9,8 @@ that is not installed is left out. Words that are not known here go to pytest. A
 belongs to its engine (test_ctr.py and test_ctr_*.py to containerd).
 
 Exit status 1 when the runtime under test fails where a reference does not, or when pytest itself could not work; what
-fails with every reference too has its reason in the engine or in the machine, and is shown as such.
+fails with every reference too has its reason in the engine or in the machine, and is shown as such. Below the table:
+the messages that tests of failures have recorded, side by side.
 """
 
 from __future__ import annotations
@@ -54,6 +55,16 @@ def outcomes(report: Path) -> dict[str, tuple[str, str]]:
         before = found.get(name, result)
         found[name] = min(before, result, key=lambda one: WORST.index(one[0]))
     return found
+
+
+def messages(report: Path) -> dict[str, str]:
+    """What tests have recorded as "message": file::test -> what the engine's user reads."""
+    return {
+        f"{case.get('classname', '').rpartition('.')[2]}.py::{case.get('name')}": entry.get("value", "")
+        for case in ET.parse(report).getroot().iter("testcase")
+        for entry in case.iter("property")
+        if entry.get("name") == "message"
+    }
 
 
 def run(engine: str, runtime: str, more: list[str], into: Path) -> dict[str, tuple[str, str]]:
@@ -107,6 +118,14 @@ def show(engine: str, names: list[str], results: list[dict[str, tuple[str, str]]
         print(f"{names[0]}: skip: {count}: {reason}")
 
 
+def show_messages(names: list[str], said: list[dict[str, str]]) -> None:
+    """Messages of the engine, runtime under runtime."""
+    for check in said[0]:
+        print(f"\n{check}")
+        for name, found in zip(names, said, strict=True):
+            print(f"  {name:12} {found.get(check, '-')}")
+
+
 def main() -> int:
     """Each engine asked for, with each runtime."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -126,7 +145,10 @@ def main() -> int:
             print(f"{engine}: no tests")
             continue
         results = [run(engine, runtime, more, known.output) for runtime in runtimes]
-        show(engine, [Path(runtime).name for runtime in runtimes], results)
+        names = [Path(runtime).name for runtime in runtimes]
+        show(engine, names, results)
+        reports = [known.output / f"{engine}-{name}.xml" for name in names]
+        show_messages(names, [messages(report) if report.exists() else {} for report in reports])
         own = own_failures(results)
         print(f"{engine}: {len(own)} failures of {Path(first).name} that the others do not have", *own, sep="\n  ")
         if own or not all(results):

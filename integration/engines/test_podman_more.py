@@ -23,14 +23,6 @@ def report(podman: Podman, *options: str) -> Reply:
 # ---- user namespaces ----
 
 
-def test_several_map_lines(podman: Podman) -> None:
-    """As many lines as were given, in their order."""
-    options = [word for n in range(4) for word in ("--uidmap", f"{n * 10}:{100000 + n * 100}:10")]
-    options += ["--gidmap", "0:200000:1000"]
-    lines = podman.sh("cat /proc/self/uid_map", *options).splitlines()
-    assert [line.split() for line in lines] == [[str(n * 10), str(100000 + n * 100), "10"] for n in range(4)]
-
-
 def test_user_namespace_auto(podman: Podman, sandbox: Sandbox) -> None:
     """--userns=auto: every container has ids of its own."""
     first, second = (podman.detached("sleep", "1000", options=["--userns=auto:size=1024"]) for _ in range(2))

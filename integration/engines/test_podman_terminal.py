@@ -35,7 +35,7 @@ def test_resize(podman: Podman) -> None:
 def test_interrupt(podman: Podman) -> None:
     """Control-C ends what runs in the foreground, not the shell; control-D ends the shell."""
     shell = podman.start("run", "--rm", "-it", IMAGE, "sh", terminal=True)
-    shell.write(f"{READY}; sleep 1000; echo status $?\n".encode())
+    shell.write(f"sh -c '{READY}; exec sleep 1000'; echo status $?\n".encode())
     shell.wait_for(b"IS-READY")
     shell.write(b"\x03")
     shell.write(b"\necho after | tr a-z A-Z\n")

@@ -29,6 +29,8 @@ static int fs_failed(struct child *c, const char *call, int fs, const char *obje
     long n = sys_read(fs, text, sizeof(text) - 1);
     sys_close(fs);
     if (n > 2) {
+        if (text[n - 1] == '\n')
+            n--;
         text[n] = '\0';
         return failed(c, call, text[0] == 'e' || text[0] == 'w' ? text + 2 : text, error);
     }
