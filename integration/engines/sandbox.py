@@ -86,6 +86,10 @@ class Running:
         answer = self.sandbox.ask("output", pid=self.pid)
         return as_result(self.argv, {**answer, "code": answer["code"] or 0})
 
+    def ended(self) -> bool:
+        """Whether it is over; wait() is still to be called."""
+        return self.sandbox.ask("output", pid=self.pid)["code"] is not None
+
     def signal(self, number: int) -> None:
         """Send it a signal."""
         self.sandbox.ask("signal", pid=self.pid, number=number)

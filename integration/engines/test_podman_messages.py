@@ -17,6 +17,7 @@ from integration.engines.image import IMAGE
 from integration.engines.sandbox import Watch
 
 ANY = (125, 126, 127)
+LATE = (1, *ANY)  # the kernel says no at start only: some runtimes have told podman by then that it runs
 
 # name: (words of the program, options of podman run, what the message must name, statuses that fit).
 # In options {dir} is an empty directory, {closed} a program only root may run, {action} and others are bad profiles.
@@ -27,14 +28,14 @@ CASES: dict[str, tuple[str, str, str, tuple[int, ...]]] = {
     "directory-as-program": ("/etc", "", "/etc", (126,)),
     "no-permission": ("/mnt/closed", "--user 1000 -v {dir}:/mnt", "/mnt/closed", (126,)),
     "no-permission-on-the-way": ("/mnt/shut/open", "--user 1000 -v {dir}:/mnt", "/mnt/shut/open", (126,)),
-    "missing-interpreter": ("/etc/bad-interpreter", "", "/etc/bad-interpreter", ANY),
+    "missing-interpreter": ("/etc/bad-interpreter", "", "/etc/bad-interpreter", LATE),
     "mount-directory-on-a-file": ("true", "-v {dir}:/srv/file", "/srv/file", ANY),
-    "mount-with-a-bad-option": ("true", "--mount type=tmpfs,dst=/scratch,tmpfs-mode=9999", "/scratch", ANY),
+    "mount-with-a-bad-option": ("true", "--mount type=tmpfs,dst=/scratch,tmpfs-mode=9999", "scratch", ANY),
     "mount-inside-proc": ("true", "-v {dir}:/proc/new", "/proc/new", ANY),
     "seccomp-unknown-action": ("true", "--security-opt seccomp={action}", "SCMP_ACT_NONSENSE", ANY),
     "seccomp-unknown-operator": ("true", "--security-opt seccomp={operator}", "SCMP_CMP_NONSENSE", ANY),
-    "seccomp-unknown-architecture": ("true", "--security-opt seccomp={arch}", "SCMP_ARCH_NONSENSE", ANY),
-    "seccomp-that-forbids-starting": ("true", "--security-opt seccomp={execve}", "true", ANY),
+    "seccomp-unknown-architecture": ("true", "--security-opt seccomp={arch}", "NONSENSE", ANY),
+    "seccomp-that-forbids-starting": ("true", "--security-opt seccomp={execve}", "true", LATE),
     "unknown-sysctl": ("true", "--sysctl net.ipv4.no_such_thing=1", "no_such_thing", ANY),
     "limit-the-kernel-refuses": ("true", "--pids-limit 99999999", "pids", ANY),
     "working-directory-on-a-file": ("true", "--workdir /srv/file", "/srv/file", ANY),
