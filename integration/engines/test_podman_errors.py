@@ -25,14 +25,14 @@ def refused(result: Result, code: int, leaks: Watch, *texts: str) -> None:
 
 
 @both
-@pytest.mark.parametrize("program", ["nosuch", "/no/such/program", "/bin/nosuch"])
+@pytest.mark.parametrize("program", ["nosuch", "/no/such/program"])
 def test_not_found(podman: Podman, leaks: Watch, json_log: bool, program: str) -> None:
     """127, and the message names the program."""
     refused(podman.run(program, json_log=json_log), 127, leaks, program, "not found")
 
 
 @both
-@pytest.mark.parametrize("program", ["/etc/not-a-program", "/etc", "/dev/null"])
+@pytest.mark.parametrize("program", ["/etc/not-a-program", "/etc"])
 def test_not_executable(podman: Podman, leaks: Watch, json_log: bool, program: str) -> None:
     """126, and the message names the program."""
     refused(podman.run(program, json_log=json_log), 126, leaks, program, "ermission denied")

@@ -138,16 +138,16 @@ def test_in_a_stopped_container(podman: Podman) -> None:
     assert "can only create exec sessions on running containers" in result.error
 
 
-def test_twenty_at_once(podman: Podman) -> None:
-    """Twenty, five at a time, in one container."""
+def test_ten_at_once(podman: Podman) -> None:
+    """Ten, five at a time, in one container."""
     name = podman.detached(*FOREVER)
 
     def one(number: int) -> Result:
         return podman("exec", name, "sh", "-c", f"echo {number}; exit {number}")
 
     with ThreadPoolExecutor(5) as pool:
-        results = list(pool.map(one, range(20)))
-    assert [(result.code, result.text) for result in results] == [(number, f"{number}\n") for number in range(20)]
+        results = list(pool.map(one, range(10)))
+    assert [(result.code, result.text) for result in results] == [(number, f"{number}\n") for number in range(10)]
 
 
 def test_in_a_user_namespace(podman: Podman) -> None:

@@ -89,10 +89,12 @@ def test_detach_and_attach(podman: Podman) -> None:
     shell = podman.start("run", "-it", "--name", name, IMAGE, "sh", terminal=True)
     shell.write(f"kept=42; {READY}\n".encode())
     shell.wait_for(b"IS-READY")
-    for _ in range(5):  # podman does not always know them when they come one by one
+    for _ in range(5):  # podman knows them only when they come one by one
         if not shell.ended():
-            shell.write(b"\x10\x11")
-            time.sleep(0.5)
+            shell.write(b"\x10")
+            time.sleep(0.4)
+            shell.write(b"\x11")
+            time.sleep(0.4)
     assert shell.wait().code == 0
     assert podman.inspect(name)["State"]["Running"]
     again = podman.start("attach", name, terminal=True)
