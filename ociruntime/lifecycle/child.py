@@ -290,7 +290,7 @@ class Child:
 
             return program.failure(message, f"{op.pointer}/0")
         if op.kind == "mount" and message.call in ("fsopen", "fsconfig", "fsmount"):
-            reason = f"cannot mount '{op.strings[1]}'"  # the object of these calls is a type or an option
+            reason = f"cannot mount '{op.strings[1]!s}'"  # the object of these calls is a type or an option
         if message.errno in (EPERM, EINVAL) and op.kind in ("mount", "bind", "pin", "attr", "readonly", "mask"):
             from ociruntime.lifecycle import refusals
 
