@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from integration.lib import host, leaks as leak_tools, probe as probes
-from integration.lib.bundle import Bundle
+from integration.lib import host, leaks as leak_tools, probe as probes, rootless
+from integration.lib.bundle import CGROUP_PREFIX, Bundle
 from integration.lib.container import Container
-from integration.lib.differences import Difference, load as load_differences
+from integration.lib.differences import Difference, load as load_differences, load_rootless
 from integration.lib.leaks import Leaks
+from integration.lib.rootless import User
 from integration.lib.runtime import Runtime
 
 TOP = Path(__file__).resolve().parent.parent
@@ -27,6 +28,7 @@ TOKEN = f"it{os.getpid()}x"
 _numbers = itertools.count(1)
 _kept_children: set[int] = set()
 _private: list[str] = []
+_places: list[Path] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="auto",
         help="run in a view without cgroup2 (auto: for crun, which refuses a hybrid machine with v2 controllers)",
     )
+    parser.addoption("--rootless", action="store_true", help="run the runtime as an ordinary user with subordinate IDs")
     parser.addoption("--slow", action="store_true", help="full counts for the race and loop tests (also IT_SLOW=1)")
 
 
@@ -73,8 +76,47 @@ def pytest_configure(config: pytest.Config) -> None:
         if wish == "always" or (wish == "auto" and version.startswith(b"crun ") and host.v2_controllers()):
             host.hide_v2()
         leak_tools.sweep()
+        if config.getoption("--rootless"):
+            _become_ordinary(path)
         leak_tools.make_prefixes()
         _private.append(path)
+
+
+_users: list[User] = []
+
+
+def _become_ordinary(path: str) -> None:
+    """From now on the runtime is run by a user with subordinate IDs, in cgroups that are given to it."""
+    work = _work()
+    user = User("ordinary", 47901, 400000, work)
+    _users.append(user)
+    rootless.introduce([user], work)
+    os.chown(work, user.uid, user.gid)
+    if subprocess.run([*user.prefix(), path, "--version"], capture_output=True, timeout=30, check=False).returncode:
+        pytest.exit(f"'{path}' cannot be run by an ordinary user: it is below a closed directory", returncode=4)
+
+    def prepare(bundle: Path, config: Any) -> Any:
+        user.own(bundle)
+        for place in _places:
+            user.own(place)
+        return rootless.transformed(config, user)
+
+    Bundle.on_write = prepare
+    leak_tools.on_prefix = lambda directory: rootless.delegate(directory, user)
+
+
+def _prefix() -> list[str]:
+    """What the runtime is run by: with --rootless the user, from a cgroup of its own where it may clone into others."""
+    if not _users:
+        return []
+    words = _users[0].prefix(clean=False)
+    unified = host.cgroup_mounts().get("")
+    if unified:
+        own = os.path.join(unified, CGROUP_PREFIX, "user")
+        Path(own).mkdir(exist_ok=True)
+        rootless.delegate(own, _users[0])
+        words = ["sh", "-c", f'echo 0 >{own}/cgroup.procs && exec "$@"', "sh", *words]
+    return words
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -159,6 +201,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("ours_only"):
         if not runtime.ours:
             pytest.skip(f"a decision of ociruntime: {mark.args[0]}")
+    if item.config.getoption("--rootless"):
+        for row in _needs_root():
+            if row.matches("rootless", f"{item.path.name}::{item.name}"):
+                pytest.skip(f"rootless: {row.text}")
     for difference in _differences():
         if difference.matches(runtime.name, f"{item.path.name}::{item.name}"):
             if difference.how == "skip":
@@ -171,6 +217,11 @@ def _differences() -> list[Difference]:
     return load_differences()
 
 
+@cache
+def _needs_root() -> list[Difference]:
+    return load_rootless()
+
+
 _runtimes: dict[str, Runtime] = {}
 
 
@@ -179,7 +230,9 @@ def _runtime(config: pytest.Config) -> Runtime:
     if path not in _runtimes:
         root = _work() / "state"
         root.mkdir(mode=0o700, exist_ok=True)
-        _runtimes[path] = Runtime(path, root)
+        if _users:
+            os.chown(root, _users[0].uid, _users[0].gid)
+        _runtimes[path] = Runtime(path, root, _prefix())
     return _runtimes[path]
 
 
@@ -225,6 +278,7 @@ def tmp_path(work: Path) -> Path:
     """A directory of the test, open to everybody."""
     path = work / f"t{next(_numbers)}"
     path.mkdir()
+    _places[:] = [path]
     return path
 
 

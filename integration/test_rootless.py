@@ -31,8 +31,9 @@ def users(work: Path) -> Iterator[Users]:
         User("bob", 47011, 4800000, work),
         User("carol", 47021, 4900000, work, granted=False),
     ]
-    with rootless.introduced(people, work):
-        yield {user.name: user for user in people}
+    rootless.introduce(people, work)
+    yield {user.name: user for user in people}
+    rootless.forget()
 
 
 @pytest.fixture
@@ -96,11 +97,11 @@ def test_several_ids(mine: Container, alice: User) -> None:
     mine.bundle.mount("/volume", str(volume), "rbind")
     mine.bundle.process(user={"uid": 1000, "gid": 2000, "additionalGids": [5, 3000]})
     report, _ = mine.probe("report", "create /volume/made user")
-    assert report["uid_map"].split() == ["0", str(alice.uid), "1", "1", str(alice.first), str(SUBIDS)]
+    assert report["uid_map"].split() == ["0", str(alice.uid), "1", "1", str(alice.first + 1), str(SUBIDS - 1)]
     assert report["uids"] == [1000, 1000, 1000]
     assert sorted(report["groups"]) == [5, 3000]
     found = (volume / "made").stat()
-    assert (found.st_uid, found.st_gid) == (alice.first + 999, alice.first + 1999)
+    assert (found.st_uid, found.st_gid) == (alice.first + 1000, alice.first + 2000)
 
 
 def test_ten_lines(mine: Container, alice: User) -> None:
@@ -194,7 +195,7 @@ def test_owner_of_files_made_for_the_container(mine: Container, alice: User) -> 
     assert (data["uid"], data["gid"], data["mode"]) == (7, 8, 0o750)
     assert (pipe["uid"], pipe["gid"], pipe["mode"], pipe["type"]) == (9, 10, 0o640, "p")
     found = (mine.bundle.rootfs / "pipe").stat()
-    assert (found.st_uid, found.st_gid) == (alice.first + 8, alice.first + 9)
+    assert (found.st_uid, found.st_gid) == (alice.first + 9, alice.first + 10)
 
 
 # ---- groups

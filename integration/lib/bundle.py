@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from integration.lib import probe as probes
 
@@ -98,7 +98,12 @@ def merge(target: dict[str, Any], change: dict[str, Any]) -> None:
 
 
 class Bundle:
-    """A directory with config.json and rootfs/. Change ``config`` or call the methods; it is written before use."""
+    """A directory with config.json and rootfs/. Change ``config`` or call the methods; it is written before use.
+
+    on_write: what is done with the bundle's files and its config before that (--rootless).
+    """
+
+    on_write: ClassVar[Callable[[Path, Any], Any] | None] = None
 
     def __init__(self, path: Path, probe: Path) -> None:
         self.path = path
@@ -181,5 +186,6 @@ class Bundle:
 
     def write(self) -> None:
         """Write config.json; ``raw``, when set, is written instead of the config."""
-        data = self.raw if self.raw is not None else json.dumps(self.config, indent=1).encode()
+        config = self.config if Bundle.on_write is None else Bundle.on_write(self.path, self.config)
+        data = self.raw if self.raw is not None else json.dumps(config, indent=1).encode()
         (self.path / "config.json").write_bytes(data)

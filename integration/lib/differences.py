@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 TABLE = Path(__file__).resolve().parent.parent / "DIFFERENCES.md"
+ROOTLESS = Path(__file__).resolve().parent.parent / "ROOTLESS.md"
 
 
 class Difference:
@@ -36,4 +37,14 @@ def load(table: Path = TABLE) -> list[Difference]:
         cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
         if line.startswith("| ") and len(cells) == 5 and cells[2] in ("fails", "skip"):
             rows.append(Difference(cells[0], cells[1].strip("`"), cells[2], cells[3], cells[4]))
+    return rows
+
+
+def load_rootless(table: Path = ROOTLESS) -> list[Difference]:
+    """What needs the host's root: rows of (test pattern, why)."""
+    rows = []
+    for line in table.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+        if line.startswith("| `") and len(cells) == 2:
+            rows.append(Difference("rootless", cells[0].strip("`"), "skip", "", cells[1]))
     return rows

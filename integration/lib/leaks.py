@@ -9,10 +9,14 @@ import signal
 import socket
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from integration.lib import host
 from integration.lib.bundle import CGROUP_PREFIX
+
+# What is done with each of them (--rootless).
+on_prefix: Callable[[str], None] | None = None
 
 
 def hierarchies() -> list[str]:
@@ -161,6 +165,8 @@ def make_prefixes() -> None:
     """The common parent of all test cgroups of this session, in every hierarchy."""
     for top in hierarchies():
         Path(top, CGROUP_PREFIX).mkdir(parents=True, exist_ok=True)
+        if on_prefix is not None:
+            on_prefix(os.path.join(top, CGROUP_PREFIX))
 
 
 def sweep() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
-from collections.abc import Iterator
+import stat
 from pathlib import Path
+from typing import Any
 
 from integration.lib import host
 from integration.lib.bundle import Bundle
 from integration.lib.runtime import Result, Runtime, run
 
 SUBIDS = 65536
+FILES = ("passwd", "group", "subuid", "subgid")
 
 
 class User:
@@ -32,12 +35,14 @@ class User:
             path.mkdir(mode=0o700)
             os.chown(path, self.uid, self.gid)
 
-    def prefix(self, *more: str, groups: str = "") -> list[str]:
-        """What runs a command as this user, with an environment of its own. more: NAME=value."""
+    def prefix(self, *more: str, groups: str = "", clean: bool = True) -> list[str]:
+        """What runs a command as this user. more: NAME=value. clean: with nothing else in the environment."""
         setpriv = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--inh-caps=-all", "--ambient-caps=-all"]
         setpriv.append(f"--groups={groups}" if groups else "--clear-groups")
-        names = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"HOME={self.home}", f"XDG_RUNTIME_DIR={self.xdg}")
-        return [*setpriv, "env", "-i", *names, f"USER={self.name}", *more]
+        names = [f"HOME={self.home}", f"XDG_RUNTIME_DIR={self.xdg}", f"USER={self.name}", *more]
+        if clean:
+            names = ["-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *names]
+        return [*setpriv, "env", *names]
 
     def run(self, *argv: str, **how: object) -> Result:
         """Run a command as this user, in its home."""
@@ -53,23 +58,32 @@ class User:
         return {
             key: [
                 {"containerID": 0, "hostID": own, "size": 1},
-                {"containerID": 1, "hostID": self.first, "size": SUBIDS},
+                {"containerID": 1, "hostID": self.first + 1, "size": SUBIDS - 1},
             ]
             for key, own in (("uidMappings", self.uid), ("gidMappings", self.gid))
         }
 
     def own(self, path: Path) -> None:
-        """Give path, and what is in it, to the user."""
-        os.chown(path, self.uid, self.gid, follow_symlinks=False)
+        """Give path, and what is in it, to the user; files of other IDs to those that they are in the container."""
+        self._own(path)
         for directory, names, files in os.walk(path):
             for name in (*names, *files):
-                if name == "probe":  # shared by all bundles
-                    continue
-                os.chown(os.path.join(directory, name), self.uid, self.gid, follow_symlinks=False)
+                if name != "probe":  # shared by all bundles
+                    self._own(Path(directory, name))
+
+    def _own(self, path: Path) -> None:
+        found = path.lstat()
+        uid, gid = (
+            own if number == 0 else number + self.first if number < SUBIDS and number != own else number
+            for number, own in ((found.st_uid, self.uid), (found.st_gid, self.gid))
+        )
+        if (uid, gid) != (found.st_uid, found.st_gid):
+            os.chown(path, uid, gid, follow_symlinks=False)
+            if not path.is_symlink():
+                path.chmod(stat.S_IMODE(found.st_mode))
 
 
-@contextlib.contextmanager
-def introduced(users: list[User], work: Path) -> Iterator[None]:
+def introduce(users: list[User], work: Path) -> None:
     """Mount files over /etc/passwd, group, subuid and subgid that know these users."""
     lines = {
         "passwd": [f"{u.name}:x:{u.uid}:{u.gid}::{u.home}:/bin/sh" for u in users],
@@ -77,16 +91,17 @@ def introduced(users: list[User], work: Path) -> Iterator[None]:
         "subuid": [f"{u.name}:{u.first}:{SUBIDS}" for u in users if u.granted],
         "subgid": [f"{u.name}:{u.first}:{SUBIDS}" for u in users if u.granted],
     }
-    for name, added in lines.items():
-        file = work / f"etc-{name}"
+    for name in FILES:
+        file = work / f"etc-{users[0].name}-{name}"
         before = Path("/etc", name).read_text() if name in ("passwd", "group") else ""
-        file.write_text(before + "".join(line + "\n" for line in added))
+        file.write_text(before + "".join(line + "\n" for line in lines[name]))
         host.mount(str(file), f"/etc/{name}", "", host.MS_BIND)
-    try:
-        yield
-    finally:
-        for name in lines:
-            host.umount(f"/etc/{name}")
+
+
+def forget() -> None:
+    """Take the files of the last introduce() away."""
+    for name in FILES:
+        host.umount(f"/etc/{name}")
 
 
 def bundle(made: Bundle, user: User, single: bool = False) -> Bundle:
@@ -100,3 +115,25 @@ def bundle(made: Bundle, user: User, single: bool = False) -> Bundle:
             mount["options"] = [option for option in mount.get("options", ()) if option != "gid=5"]
     user.own(made.path)
     return made
+
+
+def transformed(config: Any, user: User) -> Any:
+    """Any test's config, as an engine of an ordinary user would write it: with a user namespace."""
+    linux = config.get("linux") if isinstance(config, dict) else None
+    spaces = linux.get("namespaces") if isinstance(linux, dict) else None
+    if not isinstance(spaces, list) or any(
+        not isinstance(entry, dict) or entry.get("type") == "user" for entry in spaces
+    ):
+        return config
+    config = copy.deepcopy(config)
+    config["linux"]["namespaces"].append({"type": "user"})
+    for key, mapping in user.mappings().items():
+        config["linux"].setdefault(key, mapping)
+    return config
+
+
+def delegate(directory: str, user: User) -> None:
+    """Give a cgroup to the user, as a service manager does: it may make cgroups in it and move its own processes."""
+    for name in ("", "tasks", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"):
+        with contextlib.suppress(FileNotFoundError):
+            os.chown(os.path.join(directory, name), user.uid, user.gid)
