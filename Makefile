@@ -96,6 +96,10 @@ engines: ENGINES ?= podman containerd docker cri
 engines: $(STAMPS)/venv-dev $(STAMPS)/system-test build
 	$(PY) integration/engines/table.py $(ENGINES)
 
+# the same tests with the runtime run by an ordinary user
+integration-rootless: $(STAMPS)/venv-dev $(STAMPS)/system-test build
+	$(VENV)/bin/pytest -q integration --rootless
+
 # unit has the C tests too
 check: lint type unit
 

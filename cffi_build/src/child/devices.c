@@ -80,6 +80,7 @@ int op_device_bind(struct child *c, const struct plan_op *op)
 {
     const char *path = op_string(c, op, 0), *host = op_string(c, op, 1);
     uint32_t major = (uint32_t)(op->args[1] >> 32), minor = (uint32_t)op->args[1], have_major = 0, have_minor = 0;
+    struct mount_attr private = { .propagation = 1 << 18 }; /* MS_PRIVATE */
     unsigned int mode = 0;
     long source, tree, ret;
     int at;
@@ -100,6 +101,12 @@ int op_device_bind(struct child *c, const struct plan_op *op)
     sys_close((int)source);
     if (tree < 0)
         return failed(c, "open_tree", host, tree);
+    /* nothing of the host's propagation, not even the number of its peer group */
+    ret = sys_mount_setattr((int)tree, "", AT_EMPTY_PATH, &private);
+    if (ret < 0) {
+        sys_close((int)tree);
+        return failed(c, "mount_setattr", host, ret);
+    }
     at = plain_file(c, path);
     ret = at < 0 ? at : sys_move_mount((int)tree, at);
     if (at >= 0) {

@@ -44,14 +44,15 @@ static int join(struct child *c, const struct boot *b, const int *fds)
 
 static int new_time(struct child *c, const struct boot *b)
 {
-    long ret, fd = sys_openat(AT_FDCWD, "/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC, 0);
+    long ret, fd;
+    ret = SYS1(__NR_unshare, CLONE_NEWTIME);
+    if (ret < 0)
+        return failed(c, "unshare", "time", ret);
+    fd = sys_openat(AT_FDCWD, "/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC, 0);
     if (fd < 0)
         return failed(c, "open", "timens_offsets", fd);
     if (file_system((int)fd) != PROC_SUPER_MAGIC)
         return failed(c, "verify", "timens_offsets", -EXDEV);
-    ret = SYS1(__NR_unshare, CLONE_NEWTIME);
-    if (ret < 0)
-        return failed(c, "unshare", "time", ret);
     if (b->offsets_size > 0)
         ret = sys_write((int)fd, b->offsets, b->offsets_size);
     sys_close((int)fd);
@@ -79,6 +80,19 @@ int boot(struct child *c, const struct boot *b, const int *fds, int n_fds)
         return failed(c, "boot", NULL, -EINVAL);
     if (!(b->flags & BOOT_INTERMEDIATE))
         return 0;
+    /*
+     * An unprivileged parent may write the id maps of a dumpable process only, and may do so as soon as it exists. Nothing
+     * of a container is joined here, so nobody can reach it yet; OP_BECOME_ROOT takes it back.
+     */
+    if ((b->clone_flags & CLONE_NEWUSER) && b->n_join == 0 && SYS0(__NR_geteuid) != 0) {
+        sys_prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+        if (b->flags & BOOT_TIME) { /* only the new user namespace gives the right to a time namespace */
+            ret = (int)SYS1(__NR_unshare, CLONE_NEWUSER);
+            if (ret < 0)
+                return failed(c, "unshare", "user", ret);
+            args.flags &= ~(uint64_t)CLONE_NEWUSER;
+        }
+    }
     if (b->flags & BOOT_TIME) {
         ret = new_time(c, b);
         if (ret < 0)
@@ -92,12 +106,6 @@ int boot(struct child *c, const struct boot *b, const int *fds, int n_fds)
         args.cgroup = (uint64_t)fds[b->n_join];
     }
     args.pidfd = (uint64_t)(uintptr_t)&pidfd;
-    /*
-     * An unprivileged parent may write the id maps of a dumpable process only, and may do so as soon as it exists. Nothing
-     * of a container is joined here, so nobody can reach it yet; OP_BECOME_ROOT takes it back.
-     */
-    if ((b->clone_flags & CLONE_NEWUSER) && b->n_join == 0 && SYS0(__NR_geteuid) != 0)
-        sys_prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     pid = sys_clone3(&args);
     if (pid < 0)
         return failed(c, "clone3", NULL, pid);
