@@ -160,7 +160,7 @@ def test_version(runtime: Runtime, flag: str) -> None:
 
 def test_root_is_made(runtime: Runtime, container: Container, tmp_path: Path) -> None:
     """create makes a missing state root [G2]."""
-    container.runtime = Runtime(runtime.path, tmp_path / "new" / "root")
+    container.runtime = runtime.elsewhere(tmp_path / "new" / "root")
     container.create()
     assert (tmp_path / "new" / "root" / container.id).is_dir()
     if runtime.ours:
@@ -189,7 +189,7 @@ def test_roots_are_separate(runtime: Runtime, container: Container, tmp_path: Pa
     """A container is known only in its root [G2]."""
     (tmp_path / "other").mkdir()
     container.create()
-    other = Runtime(runtime.path, tmp_path / "other")
+    other = runtime.elsewhere(tmp_path / "other")
     assert other("state", container.id).code != 0
 
 
@@ -421,6 +421,6 @@ def test_checkout_or_installed(runtime: Runtime) -> None:
 def test_symlink_to_the_runtime(runtime: Runtime, tmp_path: Path) -> None:
     """Engines may be given a symlink [G12]."""
     (tmp_path / "link").symlink_to(runtime.path)
-    link = Runtime(str(tmp_path / "link"), runtime.root)
+    link = runtime.elsewhere(runtime.root, str(tmp_path / "link"))
     assert link.version == runtime.version
     link("list").ok()

@@ -15,7 +15,7 @@ from integration.lib.runtime import Runtime
 def own_root(runtime: Runtime, tmp_path: Path) -> Runtime:
     """The runtime with an empty root of its own."""
     (tmp_path / "root").mkdir()
-    return Runtime(runtime.path, tmp_path / "root")
+    return runtime.elsewhere(tmp_path / "root")
 
 
 def test_empty_root(own_root: Runtime) -> None:
@@ -30,7 +30,7 @@ def test_empty_root(own_root: Runtime) -> None:
 
 def test_missing_root(runtime: Runtime, tmp_path: Path) -> None:
     """An explicit root that is not there is an error [K9]."""
-    assert Runtime(runtime.path, tmp_path / "nowhere")("list").code != 0
+    assert runtime.elsewhere(tmp_path / "nowhere")("list").code != 0
 
 
 def test_table(own_root: Runtime, new_container: Callable[..., Container]) -> None:

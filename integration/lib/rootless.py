@@ -36,9 +36,9 @@ class User:
             os.chown(path, self.uid, self.gid)
 
     def prefix(self, *more: str, groups: str = "", clean: bool = True) -> list[str]:
-        """What runs a command as this user. more: NAME=value. clean: with nothing else in the environment."""
+        """What runs a command as this user. more: NAME=value. clean: with nothing else of ours."""
         setpriv = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--inh-caps=-all", "--ambient-caps=-all"]
-        setpriv.append(f"--groups={groups}" if groups else "--clear-groups")
+        setpriv.append(f"--groups={groups}" if groups else "--clear-groups" if clean else "--keep-groups")
         names = [f"HOME={self.home}", f"XDG_RUNTIME_DIR={self.xdg}", f"USER={self.name}", *more]
         if clean:
             names = ["-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *names]

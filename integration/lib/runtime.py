@@ -114,6 +114,10 @@ class Runtime:
         """The same runtime and state, seen from elsewhere."""
         return Runtime(self.path, self.root, prefix)
 
+    def elsewhere(self, root: Path, path: str = "") -> Runtime:
+        """The same runtime (path: under another name) with another state root."""
+        return Runtime(path or self.path, root, self.prefix)
+
     def argv(self, *words: str, options: Sequence[str] = ()) -> list[str]:
         """The whole command line."""
         return [*self.prefix, self.path, "--root", str(self.root), *options, *words]

@@ -22,8 +22,8 @@ def hint(op: "Op", call: str, errno: int) -> str:
         return _new(str(op.strings[0]), call)
     if op.kind in ("bind", "attr", "readonly", "mask") and call == "mount_setattr" and errno == EPERM:
         return (
-            "locked flags: a user namespace may not take ro, nosuid, nodev or noexec from the host's mounts, nor change "
-            "their atime, see mount_namespaces(7)"
+            "locked flags: a user namespace may not take ro, nosuid, nodev or noexec from the host's mounts, nor "
+            "change their atime, see mount_namespaces(7)"
         )
     if op.kind in ("bind", "pin") and call == "open_tree" and errno == EINVAL:
         return "locked mounts: alone, the directory would show what is hidden by the mounts inside it; use rbind"

@@ -300,6 +300,11 @@ def _mount(context: _Context, mount: "dict[str, Any]", index: int) -> bool:
         # sysfs belongs to the network namespace: who does not own that may only see the host's
         attributes = _merged(options).attr()
         _add_bind(context, options, destination, at, "/sys", True, (attributes, attributes), plan.PLAIN_DIR)
+    elif kind == "proc" and context.namespaces.new("user") and not context.namespaces.has("pid"):
+        # the same with procfs and the PID namespace
+        attributes = _merged(options).attr()
+        flags = plan.PLAIN_DIR | plan.PROCFS_SOURCE
+        _add_bind(context, options, destination, at, "/proc", True, (attributes, attributes), flags)
     else:
         _new(context, mount, options, destination, at, index, mapping)
     return is_bind

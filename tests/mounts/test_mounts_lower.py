@@ -488,6 +488,15 @@ def test_sysfs_of_a_network_namespace_that_is_not_the_containers(lowered: Lower)
     assert one(lowered, entry, kinds=("mount",)).kind == "mount"
 
 
+def test_procfs_of_a_pid_namespace_that_is_not_the_containers(lowered: Lower) -> None:
+    entry = {"destination": "/proc", "type": "proc", "source": "proc"}
+    assert one(lowered, entry, kinds=("mount", "user")) == bound(
+        "/proc", "/proc", (0, 0, 0, 0), HOST_TREE | PLAIN_DIR | PROCFS_SOURCE, recursive=True
+    )
+    assert one(lowered, entry, kinds=("mount", "user", "pid")).kind == "mount"
+    assert one(lowered, entry, kinds=("mount",)).kind == "mount"
+
+
 @pytest.mark.parametrize(("kind", "option"), [("devpts", "gid=5"), ("tmpfs", "uid=70000"), ("tmpfs", "gid=70000")])
 def test_ids_of_options_must_be_mapped(lowered: Lower, kind: str, option: str) -> None:
     entry = {"destination": "/d", "type": kind, "options": ["nosuid", option]}
