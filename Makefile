@@ -96,14 +96,17 @@ engines: ENGINES ?= podman containerd docker cri
 engines: $(STAMPS)/venv-dev $(STAMPS)/system-test build
 	$(PY) integration/engines/table.py $(ENGINES)
 
-# the same tests with the runtime run by an ordinary user
+# the same tests with the runtime run by an ordinary user; ROOTLESS: which ones
+integration-rootless: ROOTLESS ?= integration
 integration-rootless: $(STAMPS)/venv-dev $(STAMPS)/system-test build
-	$(VENV)/bin/pytest -q integration --rootless
+	$(VENV)/bin/pytest -q --rootless $(ROOTLESS)
 
 # unit has the C tests too
 check: lint type unit
 
+ROOTLESS_SAMPLE = $(addprefix integration/test_,$(addsuffix .py,create devices namespaces start state))
 test: $(STAMPS)/venv-dev $(STAMPS)/system-test lab-packages build
+	$(VENV)/bin/pytest -q --rootless $(ROOTLESS_SAMPLE)
 	IT_LAB=1 $(VENV)/bin/pytest -q tests integration
 
 # ---- a machine of our own: integration/lab/README.md ----

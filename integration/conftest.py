@@ -115,7 +115,10 @@ def _prefix() -> list[str]:
         own = os.path.join(unified, CGROUP_PREFIX, "user")
         Path(own).mkdir(exist_ok=True)
         rootless.delegate(own, _users[0])
-        words = ["sh", "-c", f'echo 0 >{own}/cgroup.procs && exec "$@"', "sh", *words]
+        # in a view of its own (runtime_v2) cgroup2 is in the usual place
+        places = f"{own}/cgroup.procs /sys/fs/cgroup/{CGROUP_PREFIX}/user/cgroup.procs"
+        script = f'for file in {places}; do test -e $file && echo 0 >$file && break; done; exec "$@"'
+        words = ["sh", "-c", script, "sh", *words]
     return words
 
 
@@ -279,6 +282,8 @@ def tmp_path(work: Path) -> Path:
     path = work / f"t{next(_numbers)}"
     path.mkdir()
     _places[:] = [path]
+    for user in _users:
+        user.own(path)
     return path
 
 

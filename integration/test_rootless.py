@@ -359,6 +359,22 @@ def test_commands_on_a_running_container(mine: Container) -> None:
     mine.delete("--force")
 
 
+def test_oom_score_of_exec(mine: Container) -> None:
+    """Raising it needs no rights, but inside, the file of an exec process is somebody else's [U9, K4]."""
+    mine.bundle.process(oomScoreAdj=300)
+    mine.begin("report", "pause")
+    assert mine.replies[0]["oom_score_adj"] == "300\n"
+    assert mine.execute("report").ok().replies[0]["oom_score_adj"] == "300\n"
+
+
+def test_oom_score_of_exec_for_root(container: Container) -> None:
+    """The same with root as the caller."""
+    container.bundle.user_namespace()
+    container.bundle.process(oomScoreAdj=300)
+    container.begin("report", "pause")
+    assert container.execute("report").ok().replies[0]["oom_score_adj"] == "300\n"
+
+
 def test_another_users_container(mine: Container, users: Users) -> None:
     """A second user neither sees nor reaches it, and is told so."""
     mine.begin("report", "pause")

@@ -200,6 +200,7 @@ struct boot {
     uint64_t clone_flags;  /* of the second clone */
     uint32_t offsets_size;
     char offsets[160];     /* text for timens_offsets */
+    char oom_score_adj[8]; /* text, written before a user namespace is joined: from there nobody could; "": none */
 };
 #define BOOT_INTERMEDIATE 1
 #define BOOT_TIME 2

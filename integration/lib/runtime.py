@@ -112,7 +112,7 @@ class Runtime:
 
     def within(self, prefix: Sequence[str]) -> Runtime:
         """The same runtime and state, seen from elsewhere."""
-        return Runtime(self.path, self.root, prefix)
+        return Runtime(self.path, self.root, [*prefix, *self.prefix])
 
     def elsewhere(self, root: Path, path: str = "") -> Runtime:
         """The same runtime (path: under another name) with another state root."""

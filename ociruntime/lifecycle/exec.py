@@ -290,8 +290,6 @@ class _Execution:
             if request.pidfd_socket:
                 self.pidfd_socket = FdSocket("--pidfd-socket", request.pidfd_socket, self.state.bundle)
             self._spawn()
-            if "user" in self.state.namespaces:
-                child.set_oom_score(self.process, request.at)
             child.send_plan(self._ops(terminal), preserve_fds=request.preserve_fds)
             child.converse(self._answer)
             child.until_exec()
@@ -331,10 +329,18 @@ class _Execution:
                 joins=[(flags, pidfd)] if flags else [],
                 intermediate=True,
                 keep_groups=process.keeps_groups(self.config),
+                oom_score_adj=self._early_score(),
             )
             self.child.await_init(self._boot_error)
         finally:
             posix.close(pidfd)
+
+    def _early_score(self) -> bytes:
+        """The score, if it has to be written before the join: in a user namespace the file belongs to somebody else."""
+        score = self.process.get("oomScoreAdj")
+        if score is None or "user" not in self.state.namespaces:
+            return b""
+        return str(score).encode("ascii")
 
     def _alive(self) -> bool:
         return status.alive(self.init_pid, self.state.start_time, self.state.boot_id)
@@ -441,6 +447,9 @@ class _Execution:
         return ops
 
     def _boot_error(self, message: "Message") -> OCIError:
+        if message.detail == "oom_score_adj":
+            pointer = f"{self.request.at}/oomScoreAdj"
+            return StepError("", step="oom_score_adj", pointer=pointer, call=message.call, errno=message.errno)
         return StepError(
             "cannot join the container's namespaces",
             step="namespaces",

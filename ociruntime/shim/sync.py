@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MESSAGE = Struct("<IIiIQQ24s256s")
-BOOT = Struct("<III8IxxxxQI160sxxxx")
+BOOT = Struct("<III8IxxxxQI160s8sxxxx")
 STAGE_OP = 0xFFFFFFFF
 
 
@@ -114,10 +114,11 @@ class Channel:
         cgroup_fd: int = -1,
         intermediate: bool = False,
         keep_groups: bool = False,
+        oom_score_adj: bytes = b"",
     ) -> None:
         """joins: (CLONE_NEW* flag, fd of the namespace). With intermediate, the receiver clones init with clone_flags.
 
-        keep_groups: the supplementary groups stay when a user namespace is joined.
+        keep_groups: the supplementary groups stay when a user namespace is joined. oom_score_adj: text, b"" leaves it.
         """
         flags = lib.BOOT_INTERMEDIATE if intermediate else 0
         if keep_groups:
@@ -129,7 +130,8 @@ class Channel:
             flags |= lib.BOOT_CGROUP_FD
             fds.append(cgroup_fd)
         kinds = [flag for flag, _ in joins] + [0] * (8 - len(joins))
-        self._send(BOOT.pack(lib.MSG_BOOT, flags, len(joins), *kinds, clone_flags, len(offsets), offsets), fds)
+        start = (lib.MSG_BOOT, flags, len(joins), *kinds, clone_flags)
+        self._send(BOOT.pack(*start, len(offsets), offsets, oom_score_adj), fds)
 
     def send_plan(self, block_fd: int, fds: "Sequence[int]") -> None:
         self._send(MESSAGE.pack(lib.MSG_PLAN, 0, 0, 0, 0, 0, b"", b""), [block_fd, *fds])

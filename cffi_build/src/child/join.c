@@ -69,6 +69,22 @@ static int send_init(struct child *c, int pid, int pidfd)
     return send_message_fd(c->sync, &m, sizeof(m), pidfd);
 }
 
+/* The file of a process that is not dumpable belongs to root; so early, nobody in a container can see this one. */
+static int early_score(struct child *c, const struct boot *b)
+{
+    long fd, ret;
+    sys_prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+    fd = sys_openat(AT_FDCWD, "/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC, 0);
+    sys_prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    if (fd < 0)
+        return failed(c, "open", "oom_score_adj", fd);
+    if (file_system((int)fd) != PROC_SUPER_MAGIC)
+        return failed(c, "verify", "oom_score_adj", -EXDEV);
+    ret = sys_write((int)fd, b->oom_score_adj, length(b->oom_score_adj));
+    sys_close((int)fd);
+    return ret < 0 ? failed(c, "write", "oom_score_adj", ret) : 0;
+}
+
 int boot(struct child *c, const struct boot *b, const int *fds, int n_fds)
 {
     struct clone_args args = { .flags = b->clone_flags | CLONE_PARENT | CLONE_PIDFD };
@@ -76,10 +92,16 @@ int boot(struct child *c, const struct boot *b, const int *fds, int n_fds)
     long pid;
     uint32_t expected = b->n_join + (b->flags & BOOT_CGROUP_FD ? 1 : 0);
 
-    if (b->n_join > BOOT_MAX_JOIN || b->offsets_size > sizeof(b->offsets) || (uint32_t)n_fds != expected)
+    if (b->n_join > BOOT_MAX_JOIN || b->offsets_size > sizeof(b->offsets) || b->oom_score_adj[7] != '\0' ||
+        (uint32_t)n_fds != expected)
         return failed(c, "boot", NULL, -EINVAL);
     if (!(b->flags & BOOT_INTERMEDIATE))
         return 0;
+    if (b->oom_score_adj[0] != '\0') {
+        ret = early_score(c, b);
+        if (ret < 0)
+            return ret;
+    }
     /*
      * An unprivileged parent may write the id maps of a dumpable process only, and may do so as soon as it exists. Nothing
      * of a container is joined here, so nobody can reach it yet; OP_BECOME_ROOT takes it back.
