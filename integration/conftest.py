@@ -109,7 +109,7 @@ def _prefix() -> list[str]:
     """What the runtime is run by: with --rootless the user, from a cgroup of its own where it may clone into others."""
     if not _users:
         return []
-    words = _users[0].prefix(clean=False)
+    lines = ["#!/bin/sh"]
     unified = host.cgroup_mounts().get("")
     if unified:
         own = os.path.join(unified, CGROUP_PREFIX, "user")
@@ -117,9 +117,12 @@ def _prefix() -> list[str]:
         rootless.delegate(own, _users[0])
         # in a view of its own (runtime_v2) cgroup2 is in the usual place
         places = f"{own}/cgroup.procs /sys/fs/cgroup/{CGROUP_PREFIX}/user/cgroup.procs"
-        script = f'for file in {places}; do test -e $file && echo 0 >$file && break; done; exec "$@"'
-        words = ["sh", "-c", script, "sh", *words]
-    return words
+        lines.append(f"for file in {places}; do test -e $file && echo 0 >$file && break; done")
+    lines.append(f'exec {" ".join(_users[0].prefix(clean=False))} "$@"')
+    script = _work() / "as-user"
+    script.write_text("\n".join(lines) + "\n")
+    script.chmod(0o755)
+    return [str(script)]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

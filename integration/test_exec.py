@@ -254,6 +254,7 @@ def receiver(path: Path) -> Any:
     replies: list[tuple[bytes, list[int]]] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(str(path))
+        path.chmod(0o777)
         server.listen(1)
         server.settimeout(10)
         thread = threading.Thread(target=receive, args=(server, replies))

@@ -56,7 +56,8 @@ def spawn(container: Container, *words: str, **how: Any) -> Any:
     """A command of the runtime on a terminal of its own."""
     container.bundle.write()
     container.used = True
-    child = pexpect.spawn(container.runtime.path, container.runtime.argv(*words)[1:], timeout=10, echo=False, **how)
+    argv = container.runtime.argv(*words)
+    child = pexpect.spawn(argv[0], argv[1:], timeout=10, echo=False, **how)
     # kept open, so that its modes can be looked at afterwards
     number = struct.unpack("i", fcntl.ioctl(child.fileno(), 0x80045430, b"\0\0\0\0"))[0]
     child.slave = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY)
@@ -298,6 +299,7 @@ class Receiver:
         here = os.getcwd()
         os.chdir(path.parent)
         self.server.bind(path.name)
+        os.chmod(path.name, 0o777)
         os.chdir(here)
         self.server.listen(1)
         self.server.settimeout(10)

@@ -65,8 +65,11 @@ class User:
 
     def own(self, path: Path) -> None:
         """Give path, and what is in it, to the user; files of other IDs to those that they are in the container."""
+        if not path.exists():
+            return
         self._own(path)
         for directory, names, files in os.walk(path):
+            names[:] = [name for name in names if name != "canary"]  # it must stay as it is
             for name in (*names, *files):
                 if name != "probe":  # shared by all bundles
                     self._own(Path(directory, name))
@@ -78,9 +81,10 @@ class User:
             for number, own in ((found.st_uid, self.uid), (found.st_gid, self.gid))
         )
         if (uid, gid) != (found.st_uid, found.st_gid):
-            os.chown(path, uid, gid, follow_symlinks=False)
-            if not path.is_symlink():
-                path.chmod(stat.S_IMODE(found.st_mode))
+            with contextlib.suppress(OSError):  # read-only places
+                os.chown(path, uid, gid, follow_symlinks=False)
+                if not path.is_symlink():
+                    path.chmod(stat.S_IMODE(found.st_mode))
 
 
 def introduce(users: list[User], work: Path) -> None:
