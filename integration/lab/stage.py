@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import subprocess
@@ -126,8 +127,12 @@ def archive() -> bytes:
 
 def prepare(machine: Machine) -> None:
     """Install the project and the tests in the guest."""
-    install()
-    machine.put(archive())
+    WORK.mkdir(parents=True, exist_ok=True)
+    with open(WORK / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        install()
+        block = archive()
+    machine.put(block)
 
 
 def run(machine: Machine, arguments: Sequence[str], *, timeout: float, sink: Sink | None = None) -> Report:
