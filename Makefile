@@ -137,7 +137,7 @@ conformance: $(STAMPS)/system-demo
 
 # ---- installation ----
 
-build/site: $(STAMPS)/venv
+build/site: $(STAMPS)/venv setup.py
 	rm -rf $@
 	$(PY) -m pip install --quiet --disable-pip-version-check --target $@ $$($(PY) integration/requirements.py run)
 	rm -rf $@/bin
