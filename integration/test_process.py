@@ -346,6 +346,19 @@ def test_ambient_without_inheritable_is_a_warning(container: Container) -> None:
 # -- rlimits [U7] --
 
 
+def test_no_file_descriptor_left(container: Container, leaks: Leaks) -> None:
+    """A limit that leaves no fd to start the program with is refused by create, not by start [U7]."""
+    container.bundle.process(rlimits=[{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3}])
+    result = container.create(check=False)
+    assert result.code != 0
+    assert "too many open files" in result.error.lower()
+    if container.runtime.ours:
+        assert "/process/rlimits/0:" in result.error
+    leaks.check()
+    container.bundle.process(rlimits=[{"type": "RLIMIT_NOFILE", "soft": 16, "hard": 16}])
+    assert container.report()["rlimits"]["RLIMIT_NOFILE"] == [16, 16]
+
+
 def test_rlimits(container: Container) -> None:
     """Limits are set as given, soft and hard [U7]."""
     container.bundle.process(

@@ -305,6 +305,10 @@ class Child:
             reason, hint = scheduling.explain(op, message.errno)
         elif op.kind == "symlink" and message.errno == 17 and op.flags & SAME:  # EEXIST
             reason = "something else than this symlink is there already"
+        elif op.kind == "wait_start" and message.errno == 24:  # EMFILE
+            hint = "RLIMIT_NOFILE leaves no file descriptor to wait for start with"
+        elif op.kind == "wait_start" and message.call == "open":
+            hint = "a seccomp profile must let the program be started: read, write, openat, close, execve"
         elif op.kind == "seccomp" and message.errno == 13:  # EACCES
             hint = "set noNewPrivileges, or give the runtime CAP_SYS_ADMIN"
         elif op.kind == "seccomp" and message.errno == 16:  # EBUSY

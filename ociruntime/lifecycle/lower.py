@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 # Kinds of the /hooks section that run while the init process waits at SYNC_HOOKS.
 RUNTIME_HOOKS = ("prestart", "createRuntime")
+RLIMIT_NOFILE = 7
 # After the first of these has begun, a failure is told to poststop hooks.
 CREATE_HOOKS = (*RUNTIME_HOOKS, "createContainer")
 
@@ -211,8 +212,9 @@ def lower(
     ops.append(op("no_pdeathsig"))
     if filters is not None and who.no_new_privileges:
         ops.append(filters.op())
+    limits = [pointer for pointer, resource, _, _ in who.rlimits if resource == RLIMIT_NOFILE]
     # Until its program is executed, an unprivileged runtime could not even look at its namespaces: exec needs them.
-    ops.append(op("wait_start", args=(1,) if host.euid else ()))
+    ops.append(op("wait_start", limits[0] if limits else "", args=(1,) if host.euid else ()))
     ops += hooks.ops(config, "startContainer", hook_states[1])
     ops += who.execute
     warnings = [f"{pointer}: {text}" for pointer, text in who.warnings]

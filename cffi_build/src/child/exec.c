@@ -235,13 +235,19 @@ int op_wait_start(struct child *c, const struct plan_op *op)
     if (op->args[0])
         sys_prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     /* From here on only read, write, openat, close and execve: a seccomp profile may be in force. */
+    decimal(number, (uint64_t)c->fifo);
+    do
+        fd = sys_openat(c->links, number, O_PATH | O_CLOEXEC, 0); /* may fail for want of fds: then now, not at start */
+    while (fd == -EINTR);
+    if (fd < 0)
+        return failed(c, "open", "exec.fifo", fd);
+    sys_close((int)fd);
     ret = sync_with_parent(c, SYNC_CREATED, NULL);
     if (ret < 0)
         return ret;
     c->report = -1;
     sys_close(c->sync);
     c->sync = -1;
-    decimal(number, (uint64_t)c->fifo);
     do
         fd = sys_openat(c->links, number, O_WRONLY | O_CLOEXEC, 0); /* a link to the fd that the parent gave us */
     while (fd == -EINTR);
