@@ -7,6 +7,7 @@ OCIError                      anything this runtime refuses or fails at
 │   ├── NotFoundError         there is no such container
 │   └── ExistsError           there already is one
 ├── UnsupportedError          this kernel, machine or build lacks something: feature, needs
+├── SignalError               a signal has asked the runtime to give up: signal
 ├── StepError                 an op of the plan, or a system call of the parent, failed
 └── HookError                 a hook failed: kind, index, outcome
 """
@@ -146,6 +147,16 @@ class UnsupportedError(OCIError):
         super().__init__(f"{feature} needs {needs}", pointer=pointer, errno=errno, hint=hint)
         self.feature = feature
         self.needs = needs
+
+
+class SignalError(OCIError):
+    """The runtime was asked to give up, and what it had done is undone. signal: its number."""
+
+    code = "interrupted"
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"interrupted by signal {signal}")
+        self.signal = signal
 
 
 class StepError(OCIError):

@@ -126,17 +126,20 @@ def outcome(status: int) -> str:
     return f"exit status {status >> 8 & 0xFF}"
 
 
-def run(section: "Mapping[str, Any]", kind: str, state: "dict[str, object]", cwd: str) -> None:
+def run(
+    section: "Mapping[str, Any]", kind: str, state: "dict[str, object]", cwd: str, held: "Held | None" = None
+) -> None:
     """Run the hooks of one kind in the runtime's namespaces, in order; HookError at the first that fails.
 
-    state: the state document for their stdin. cwd: their working directory (the bundle).
+    state: the state document for their stdin. cwd: their working directory (the bundle). held: signals that end the
+    hook, and raise SignalError.
     """
     hooks = section.get(kind)
     if not hooks:
         return
     text = (dumps(state) + "\n").encode("utf-8", "surrogateescape")
     for index, hook in enumerate(hooks):
-        _run_one(hook, kind, index, text, cwd, state)
+        _run_one(hook, kind, index, text, cwd, state, held)
 
 
 def run_all(section: "Mapping[str, Any]", kind: str, state: "dict[str, object]", cwd: str) -> "list[HookError]":
@@ -179,7 +182,15 @@ def _streams(state: "dict[str, Any]", kind: str, index: int, path: str, writer: 
     return streams[0], streams[1], opened
 
 
-def _run_one(hook: "Mapping[str, Any]", kind: str, index: int, text: bytes, cwd: str, state: "dict[str, Any]") -> None:
+def _run_one(
+    hook: "Mapping[str, Any]",
+    kind: str,
+    index: int,
+    text: bytes,
+    cwd: str,
+    state: "dict[str, Any]",
+    held: "Held | None" = None,
+) -> None:
     from ociruntime.shim.spawn import run_process
 
     path = hook["path"]
@@ -212,7 +223,12 @@ def _run_one(hook: "Mapping[str, Any]", kind: str, index: int, text: bytes, cwd:
         if directory >= 0:
             posix.close(directory)
     try:
-        output, in_time = _follow(reader, pidfd, hook.get("timeout") or 0)
+        try:
+            output, in_time = _follow(reader, pidfd, hook.get("timeout") or 0, held)
+        except SignalError:
+            _kill_group(pid)
+            _wait(pid)
+            raise
         if not in_time:
             _kill_group(pid)
         status = _wait(pid)
@@ -241,7 +257,7 @@ def _kill_group(pid: int) -> None:
             pass
 
 
-def _follow(reader: int, pidfd: int, timeout: int) -> "tuple[bytes, bool]":
+def _follow(reader: int, pidfd: int, timeout: int, held: "Held | None" = None) -> "tuple[bytes, bool]":
     """Collect output until the process is gone, or timeout seconds (0.
 
     No limit) are over: (output, it ended in time).
@@ -250,6 +266,8 @@ def _follow(reader: int, pidfd: int, timeout: int) -> "tuple[bytes, bool]":
     waiting = poll()
     waiting.register(reader, POLLIN)
     waiting.register(pidfd, POLLIN)
+    if held is not None:
+        waiting.register(held.fd, POLLIN)
     end = monotonic() + timeout
     while True:
         left = None
@@ -258,6 +276,8 @@ def _follow(reader: int, pidfd: int, timeout: int) -> "tuple[bytes, bool]":
             if left <= 0:
                 return output, False
         ready = dict(waiting.poll(left))
+        if held is not None and held.fd in ready:
+            held.check()
         if reader in ready:
             data = posix.read(reader, 4096)
             if data:

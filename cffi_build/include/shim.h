@@ -229,8 +229,15 @@ int shim_spawn(const struct spawn_request *request, struct spawn_result *result)
 /* Two ends of the sync socket (SOCK_SEQPACKET, CLOEXEC). */
 int shim_socketpair(int *parent_end, int *child_end);
 int shim_send(int fd, const void *data, size_t size, const int *fds, int n_fds);
-/* Waits up to timeout_ms (-1: for ever). Returns bytes (0: end of file), -ETIMEDOUT, ... Received fds are CLOEXEC. */
-int shim_recv(int fd, void *data, size_t size, int *fds, int max_fds, int *n_fds, int timeout_ms);
+/* Waits up to timeout_ms (-1: for ever). Returns bytes (0: end of file), -ETIMEDOUT, ... Received fds are CLOEXEC.
+   -ECANCELED: nothing was received, and held (from shim_hold_signals, or -1) has a signal. */
+int shim_recv(int fd, void *data, size_t size, int *fds, int max_fds, int *n_fds, int timeout_ms, int held);
+/* Blocks HUP, INT and TERM, each unless it is ignored, or was blocked before and is not in also (bit n-1: signal n).
+   Returns a signalfd that takes them; *blocked: those to unblock afterwards. */
+int shim_hold_signals(uint64_t also, uint64_t *blocked);
+/* The next signal of such an fd, 0 when there is none. */
+int shim_held_signal(int fd);
+int shim_unblock_signals(uint64_t blocked);
 /* A sealed memfd holding data. */
 int shim_sealed_block(const char *name, const void *data, size_t size);
 int shim_open_tree(int dirfd, const char *path, unsigned int flags);

@@ -2,7 +2,7 @@
 
 import posix
 
-from ociruntime.errors import StepError
+from ociruntime.errors import SignalError, StepError
 from ociruntime.plan import MOUNT_ATTR_IDMAP
 from ociruntime.shim._native import ffi, lib
 from ociruntime.shim.sync import check
@@ -68,6 +68,32 @@ def prlimit(pid: int, resource: int, soft: int, hard: int) -> int:
     """Set a resource limit of pid: 0 or -errno. Source: man prlimit(2)."""
     ret: int = lib.shim_prlimit(pid, resource, soft, hard)
     return ret
+
+
+class Held:
+    """HUP, INT and TERM of the calling thread, held back; those that are ignored, or blocked already, are left alone.
+
+    also: bit n-1: signal n too, though it is blocked. fd: readable when one has come. Source: man signalfd(2).
+    """
+
+    __slots__ = ("_blocked", "fd")
+
+    def __init__(self, also: int = 0) -> None:
+        blocked = ffi.new("uint64_t *")
+        self.fd: int = check(lib.shim_hold_signals(also, blocked), "signalfd")
+        self._blocked: int = blocked[0]
+
+    def check(self) -> None:
+        """Raise SignalError if one has come."""
+        signal = lib.shim_held_signal(self.fd)
+        if signal:
+            raise SignalError(signal)
+
+    def close(self) -> None:
+        """Let them do what they do; one that was not asked for comes now."""
+        fd, self.fd = self.fd, -1
+        posix.close(fd)
+        lib.shim_unblock_signals(self._blocked)
 
 
 def set_subreaper(on: bool) -> None:

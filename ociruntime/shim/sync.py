@@ -20,7 +20,7 @@ Messages are one SOCK_SEQPACKET datagram each: struct message of shim.h.
 from _struct import Struct
 from posix import close
 
-from ociruntime.errors import StepError
+from ociruntime.errors import SignalError, StepError
 from ociruntime.shim._native import ffi, lib
 
 TYPE_CHECKING = False
@@ -78,12 +78,16 @@ def check(ret: int, call: str, path: str = "") -> int:
 class Channel:
     """The parent's end of the sync socket."""
 
-    __slots__ = ("_buffer", "_count", "_fds", "fd", "remote")
+    __slots__ = ("_buffer", "_count", "_fds", "fd", "held", "remote")
 
     def __init__(self) -> None:
-        """Make the pair; remote is the end for the init process: close it with close_remote() once that has it."""
+        """Make the pair; remote is the end for the init process: close it with close_remote() once that has it.
+
+        held: from Held (calls), or -1: while nothing comes, its signals do.
+        """
         ends = ffi.new("int[2]")
         check(lib.shim_socketpair(ends, ends + 1), "socketpair")
+        self.held = -1
         self.fd: int = ends[0]
         self.remote: int = ends[1]
         self._buffer = ffi.new("char[]", MESSAGE.size)
@@ -143,10 +147,15 @@ class Channel:
         self._send(MESSAGE.pack(lib.MSG_GO, 0, 0, 0, 0, value2, b"", b""), fds)
 
     def receive(self, timeout_ms: int = -1) -> "Message | None":
-        """The next message; None when the other end is gone. TimeoutError-like failures raise StepError (ETIMEDOUT)."""
+        """The next message; None when the other end is gone. TimeoutError-like failures raise StepError (ETIMEDOUT).
+
+        Raises SignalError for one of the signals held.
+        """
         n = -4
         while n == -4:  # EINTR: back to Python in between, so that signal handlers run
-            n = lib.shim_recv(self.fd, self._buffer, MESSAGE.size, self._fds, 4, self._count, timeout_ms)
+            n = lib.shim_recv(self.fd, self._buffer, MESSAGE.size, self._fds, 4, self._count, timeout_ms, self.held)
+        if n == -125:  # ECANCELED
+            raise SignalError(lib.shim_held_signal(self.held))
         if n == 0 or n == -104:  # ECONNRESET: it died with our message unread
             return None
         check(n, "recvmsg", "sync socket")

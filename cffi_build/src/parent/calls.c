@@ -56,7 +56,7 @@ int shim_send(int fd, const void *data, size_t size, const int *fds, int n_fds)
     return n < 0 ? -errno : 0;
 }
 
-int shim_recv(int fd, void *data, size_t size, int *fds, int max_fds, int *n_fds, int timeout_ms)
+int shim_recv(int fd, void *data, size_t size, int *fds, int max_fds, int *n_fds, int timeout_ms, int held)
 {
     struct iovec iov = { data, size };
     union {
@@ -70,13 +70,15 @@ int shim_recv(int fd, void *data, size_t size, int *fds, int max_fds, int *n_fds
     ssize_t n;
 
     *n_fds = 0;
-    if (timeout_ms >= 0) {
-        struct pollfd p = { fd, POLLIN, 0 };
-        int ready = poll(&p, 1, timeout_ms);
+    if (timeout_ms >= 0 || held >= 0) {
+        struct pollfd p[2] = { { fd, POLLIN, 0 }, { held, POLLIN, 0 } };
+        int ready = poll(p, 2, timeout_ms);
         if (ready < 0)
             return -errno;
         if (ready == 0)
             return -ETIMEDOUT;
+        if (p[0].revents == 0)
+            return -ECANCELED;
     }
     n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
     if (n < 0)
