@@ -15,7 +15,7 @@ from select import POLLIN, poll
 from time import monotonic
 
 from ociruntime import plan
-from ociruntime.errors import HookError, OCIError
+from ociruntime.errors import HookError, OCIError, SignalError
 from ociruntime.jsontext import dumps
 
 TYPE_CHECKING = False
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ociruntime.plan import Op
+    from ociruntime.shim.calls import Held
     from ociruntime.shim.sync import Message
 
 OUTPUT_KEPT = 4096

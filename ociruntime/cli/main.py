@@ -9,7 +9,7 @@ import posix
 from ociruntime.cli.context import Context
 from ociruntime.cli.parser import UnknownCommandError, parse_command, parse_flags
 from ociruntime.cli.table import COMMANDS, GLOBAL
-from ociruntime.errors import OCIError, UsageError
+from ociruntime.errors import OCIError, SignalError, UsageError
 from ociruntime.log import Log, write_all
 
 TYPE_CHECKING = False
@@ -66,7 +66,7 @@ def main(argv: "list[str]") -> int:
         return _usage_error(context, error)
     except OCIError as error:
         _report(context, error)
-        return _failed(context)
+        return 128 + error.signal if isinstance(error, SignalError) else _failed(context)
     except OSError as error:
         path = error.filename if isinstance(error.filename, str) else ""
         _report(context, OCIError("", path=path, errno=error.errno or 0))

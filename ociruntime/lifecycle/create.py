@@ -43,12 +43,14 @@ class CreateRequest:
 
     pid_file: path or "". preserve_fds: how many fds from 3 on go to the container; the first listen_fds of them are
     sockets of the caller's service manager, listen_names their names. notify_socket: the caller's, or "".
-    trace: collect the time of each op. detach: nobody stays to hold a terminal. console_socket, pidfd_socket: paths,
-    or "".
+    interruptible: HUP, INT and TERM of the calling thread undo all; also_held: bit n-1: signal n too, though the caller
+    has blocked it. trace: collect the time of each op. detach: nobody stays to hold a terminal. console_socket,
+    pidfd_socket: paths, or "".
     fail_op, fail_errno: fault injection for tests, see shim.encode.
     """
 
     __slots__ = (
+        "also_held",
         "bundle",
         "config_file",
         "console_socket",
@@ -56,6 +58,7 @@ class CreateRequest:
         "detach",
         "fail_errno",
         "fail_op",
+        "interruptible",
         "listen_fds",
         "listen_names",
         "no_new_keyring",
@@ -83,6 +86,7 @@ class CreateRequest:
         listen_fds: int = 0,
         listen_names: str = "",
         notify_socket: str = "",
+        interruptible: bool = False,
         trace: bool = False,
         fail_op: int = -1,
         fail_errno: int = 5,
@@ -100,6 +104,8 @@ class CreateRequest:
         self.listen_fds = listen_fds
         self.listen_names = listen_names
         self.notify_socket = notify_socket
+        self.interruptible = interruptible
+        self.also_held = 0
         self.trace = trace
         self.fail_op = fail_op
         self.fail_errno = fail_errno
@@ -151,16 +157,23 @@ def create(runtime: "Runtime", request: CreateRequest) -> Created:
     extras = _extras(config, facts, spaces, request.container_id)
     cgroup = manager.choose(facts, config, request.container_id, driver=runtime.cgroup_manager)
     undo = Undo()
-    directory = runtime.states.reserve(request.container_id)
-    undo.add(STATE, directory.remove)
+    held = calls.Held(request.also_held) if request.interruptible else None
     try:
-        creation = _Creation(runtime, request, config, facts, spaces, cgroup, directory, undo, rootfs, extras, phases)
-        return creation.run(data)
-    except BaseException:
-        undo.run(runtime.log)
-        raise
+        directory = runtime.states.reserve(request.container_id)
+        undo.add(STATE, directory.remove)
+        try:
+            creation = _Creation(
+                runtime, request, config, facts, spaces, cgroup, directory, undo, rootfs, extras, phases, held
+            )
+            return creation.run(data)
+        except BaseException:
+            undo.run(runtime.log)
+            raise
+        finally:
+            directory.close()
     finally:
-        directory.close()
+        if held is not None:
+            held.close()
 
 
 def _rootfs(config: "dict[str, Any]", bundle: str) -> "tuple[str, tuple[int, int]]":
@@ -198,6 +211,7 @@ class _Creation:
         "directory",
         "extras",
         "facts",
+        "held",
         "log",
         "lowered",
         "master",
@@ -225,8 +239,10 @@ class _Creation:
         rootfs: "tuple[str, tuple[int, int]]",
         extras: "Extras | None",
         phases: "list[tuple[str, int]]",
+        held: "calls.Held | None",
     ) -> None:
         self.phases = phases
+        self.held = held
         self.runtime = runtime
         self.log = runtime.log
         self.request = request
@@ -269,6 +285,8 @@ class _Creation:
         if self.extras is not None:
             self.extras.make(self.state, self.directory, self.undo)
         self.child = child = Child(self.log, cgroup)
+        if self.held is not None:
+            child.channel.held = self.held.fd
         self.undo.add("the init process", child.kill)
         try:
             self._spawn()
@@ -326,6 +344,8 @@ class _Creation:
         for text in cgroup.notes:
             # Without a PID namespace only a cgroup knows all processes.
             (self.log.debug if self.spaces.new("pid") else self.log.warning)(text)
+        if self.held is not None:
+            self.held.check()
         self.undo.forget()
         master, self.master = self.master, -1
         if self.log.debugging:
@@ -552,7 +572,7 @@ class _Creation:
         document = self._document("creating")
         self.undo.add_first("what poststop hooks remove", self._poststop)
         for kind in lowering.RUNTIME_HOOKS:
-            hooks.run(self.config["hooks"], kind, document, self.request.bundle)
+            hooks.run(self.config["hooks"], kind, document, self.request.bundle, self.held)
 
     def _poststop(self) -> None:
         """A create that fails after its first hook: everything else is gone by now."""

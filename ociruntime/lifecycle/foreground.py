@@ -47,6 +47,10 @@ class Signals:
         self.all = valid_signals()
         self._old = pthread_sigmask(SIG_BLOCK, self.all)
 
+    def blocked(self) -> int:
+        """Those that would have come, had they not been blocked here: bit n-1 is signal n."""
+        return sum(1 << signal - 1 for signal in self.all - (self._old or set()))
+
     def __exit__(
         self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
     ) -> None:

@@ -23,6 +23,7 @@ def run(runtime: "Runtime", request: "create.CreateRequest", *, keep: bool, subr
     if subreaper:
         calls.set_subreaper(True)
     with foreground.Signals() as signals:
+        request.also_held = signals.blocked()
         created = create.create(runtime, request)
         try:
             _start(runtime, request)

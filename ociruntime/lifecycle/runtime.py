@@ -34,6 +34,8 @@ if TYPE_CHECKING:
         no_pivot: move the root instead of pivot_root(2). no_new_keyring: keep the caller's session keyring.
         console_socket, pidfd_socket: AF_UNIX sockets that get the terminal's master, a pidfd of the init process.
         notify_socket: the service manager's, see start(); for create it only matters that there is one.
+        interruptible: HUP, INT and TERM of the calling thread are held back until create is done or, when one comes,
+        undone: SignalError. Without it they do what they do; what an exception of a handler interrupts is undone, too.
         """
 
         pid_file: str | None
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         listen_fds: int
         listen_names: str
         notify_socket: str
+        interruptible: bool
 
 
 class Runtime:

@@ -107,10 +107,17 @@ class StateRoot:
             hint = "give --root a directory of your own, or set XDG_RUNTIME_DIR" if posix.geteuid() else ""
             raise _failure(error, "cannot open the state root", path, hint) from None
         facts = posix.fstat(fd)
-        # Whoever can write here decides what we signal and remove.
-        if facts.st_uid not in (posix.geteuid(), 0) or facts.st_mode & 0o002:
+        # Whoever can write here decides what we signal and remove. A group of one's own, as an umask of 002 makes
+        # directories writable for, holds nobody else.
+        wrong = ""
+        if facts.st_uid not in (posix.geteuid(), 0):
+            wrong = f"belongs to user {facts.st_uid}"
+        elif facts.st_mode & 0o002:
+            wrong = "is writable by everyone"
+        elif facts.st_mode & 0o020 and facts.st_gid not in (posix.getegid(), 0):
+            wrong = f"is writable by group {facts.st_gid}"
+        if wrong:
             posix.close(fd)
-            wrong = "is writable by everyone" if facts.st_mode & 0o002 else f"belongs to user {facts.st_uid}"
             hint = "give --root a directory of your own"
             raise OCIError(f"the state root {wrong}", step="state", path=path, hint=hint)
         return fd

@@ -28,6 +28,7 @@ NOTHING = {
     "listen_fds": 0,
     "listen_names": "",
     "notify_socket": "",
+    "interruptible": True,
 }
 
 

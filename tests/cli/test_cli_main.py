@@ -12,7 +12,7 @@ import pytest
 
 from ociruntime.cli.main import main
 from ociruntime.cli.table import COMMANDS
-from ociruntime.errors import ConfigError, ExistsError, HookError, NotFoundError, StateError, StepError
+from ociruntime.errors import ConfigError, ExistsError, HookError, NotFoundError, SignalError, StateError, StepError
 
 Fake = Any  # conftest.FakeRuntime
 Capture = pytest.CaptureFixture[str]
@@ -233,3 +233,9 @@ def test_preserved_descriptors_are_counted_before_the_log_opens(tmp_path: Path) 
     done = subprocess.run(words, cwd=CHECKOUT, stderr=subprocess.PIPE, timeout=30, check=False)
     assert done.returncode == 1
     assert b"--preserve-fds: file descriptor 3 is not open" in done.stderr
+
+
+def test_a_signal_is_told_by_the_exit_status(fake: Fake, capfd: Capture) -> None:
+    fake.failure = SignalError(15)
+    assert main(["create", "web"]) == 143
+    assert capfd.readouterr().err == "ociruntime: create 'web': interrupted by signal 15\n"

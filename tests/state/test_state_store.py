@@ -102,6 +102,18 @@ def test_root_must_not_be_writable_by_everyone(root: StateRoot, mode: int) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_must_not_be_writable_by_a_group_of_others(root: StateRoot) -> None:
+    """One's own group and root's may: directories are made so under an umask of 002."""
+    os.chmod(root.path, 0o770)
+    root.reserve("x").close()
+    os.chown(root.path, -1, 12345)
+    with pytest.raises(OCIError, match="is writable by group 12345"):
+        root.open("x")
+    os.chmod(root.path, 0o750)
+    root.open("x").close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_root_must_be_ones_own(root: StateRoot) -> None:
     os.chown(root.path, 12345, -1)
     with pytest.raises(OCIError, match="belongs to user 12345"):

@@ -27,6 +27,7 @@ def create_arguments(options: "Options", context: "Context") -> "CreateOptions":
         "listen_fds": listen_fds,
         "listen_names": listen_names,
         "notify_socket": context.notify_socket(),
+        "interruptible": True,
     }
 
 
