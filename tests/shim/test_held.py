@@ -87,18 +87,17 @@ def test_a_hook_ends(held: Held, tmp_path: Path) -> None:
     """The hook's whole group is killed."""
     script = "sleep 60 & echo $! >pid; mv pid there; wait"
     hook: dict[str, Any] = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}
-    child = os.fork()
-    if child == 0:  # sends the signal once the hook runs; nothing of pytest must run in here
-        parent = os.getppid()
-        for _ in range(1000):
-            if (tmp_path / "there").exists():
-                os.kill(parent, signal.SIGTERM)
-                break
-            time.sleep(0.01)
-        os._exit(0)
+    main = threading.get_ident()
+
+    def ask() -> None:
+        _await((tmp_path / "there").exists)
+        signal.pthread_kill(main, signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
     with pytest.raises(SignalError):
         hooks.run({"createRuntime": [hook]}, "createRuntime", {"id": "c"}, str(tmp_path), held)
-    os.waitpid(child, 0)
+    asking.join()
     _await(lambda: not _alive(int((tmp_path / "there").read_text())))
 
 
