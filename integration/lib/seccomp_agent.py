@@ -50,6 +50,7 @@ class Agent:
         directory = os.open(os.path.dirname(path), os.O_PATH)
         try:  # a path may be longer than a socket's name
             self._server.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+            os.chmod(f"/proc/self/fd/{directory}/{os.path.basename(path)}", 0o777)
         finally:
             os.close(directory)
         self._server.listen(8)

@@ -16,8 +16,7 @@ from ociruntime.shim.sync import Channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
 
     from ociruntime.cgroups.cgroup import Cgroup
     from ociruntime.lifecycle.idmaps import IdMaps
@@ -71,31 +70,6 @@ class Child:
             posix.waitpid(intermediate, 0)
         except ChildProcessError:
             pass  # the caller ignores SIGCHLD: the kernel has reaped it
-
-    def set_oom_score(self, section: "Mapping[str, Any]", at: str) -> None:
-        """Write process.oomScoreAdj for it: one that has joined a user namespace may not write its own /proc files.
-
-        They belong to root of the host, as it is not dumpable. What it has inherited is not written again.
-        Raises StepError.
-        """
-        score = section.get("oomScoreAdj")
-        if score is None:
-            return
-        path = f"/proc/{self.pid}/oom_score_adj"
-        try:
-            for flags, data in ((posix.O_RDONLY, b""), (posix.O_WRONLY, b"%d" % score)):
-                fd = posix.open(path, flags | posix.O_CLOEXEC)
-                try:
-                    if data:
-                        posix.write(fd, data)
-                    elif int(posix.read(fd, 16)) == score:
-                        return
-                finally:
-                    posix.close(fd)
-        except OSError as error:
-            raise StepError(
-                "", step="oom_score_adj", pointer=f"{at}/oomScoreAdj", call="write", path=path, errno=error.errno or 0
-            ) from None
 
     def kill(self) -> None:
         """SIGKILL and reap, if it is still ours."""

@@ -415,11 +415,10 @@ class _Creation:
                     cgroup_fd=-1 if first >= 0 else cgroup_fd,
                     intermediate=True,
                     keep_groups=process.keeps_groups(self.config),
+                    oom_score_adj=process.early_score(self.config.get("process") or {}, bool(spaces.joined("user"))),
                 )
                 child.await_init(self._boot_error)
                 self._check_joined()
-                if spaces.joined("user"):
-                    child.set_oom_score(self.config.get("process") or {}, "/process")
             else:
                 child.spawn(spaces.clone_flags, cgroup_fd=cgroup_fd, preserve_fds=self.request.preserve_fds)
                 child.channel.send_boot()
@@ -478,6 +477,10 @@ class _Creation:
 
     def _boot_error(self, message: "Message") -> OCIError:
         pointer = "/linux/namespaces"
+        if message.detail == "oom_score_adj":
+            return StepError(
+                "", step="oom_score_adj", pointer="/process/oomScoreAdj", call=message.call, errno=message.errno
+            )
         if message.call == "setns" and message.value < len(self.spaces.joins):
             _, path, pointer = self.spaces.joins[message.value]
             return StepError("cannot join the namespace", pointer=pointer, call="setns", errno=message.errno, path=path)

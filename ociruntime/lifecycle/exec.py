@@ -329,18 +329,11 @@ class _Execution:
                 joins=[(flags, pidfd)] if flags else [],
                 intermediate=True,
                 keep_groups=process.keeps_groups(self.config),
-                oom_score_adj=self._early_score(),
+                oom_score_adj=process.early_score(self.process, "user" in self.state.namespaces),
             )
             self.child.await_init(self._boot_error)
         finally:
             posix.close(pidfd)
-
-    def _early_score(self) -> bytes:
-        """The score, if it has to be written before the join: in a user namespace the file belongs to somebody else."""
-        score = self.process.get("oomScoreAdj")
-        if score is None or "user" not in self.state.namespaces:
-            return b""
-        return str(score).encode("ascii")
 
     def _alive(self) -> bool:
         return status.alive(self.init_pid, self.state.start_time, self.state.boot_id)

@@ -162,7 +162,7 @@ def lower(
     if spaces.unshare_cgroup:
         ops.append(op("unshare", "/linux/namespaces", args=(CLONE_NEWCGROUP,)))
     ops.append(op("affinity"))
-    if not spaces.joined("user"):  # there the parent writes it: Child.set_oom_score
+    if not spaces.joined("user"):  # there it is written before: process.early_score
         ops += who.early
     pins: list[Op] = []
     if spaces.new("mount") and not spaces.has("user"):
