@@ -134,6 +134,23 @@ def test_sub_cgroups_are_removed(container: Container, leaks: Leaks) -> None:
     leaks.check()
 
 
+@pytest.mark.ours_only("D6: a container that may make sub-cgroups cannot keep itself from being deleted")
+@pytest.mark.parametrize(("depth", "name"), [(1200, "a"), (20, "n" * 220)])
+def test_sub_cgroups_deeper_than_any_path(container: Container, leaks: Leaks, depth: int, name: str) -> None:
+    """More levels than a recursion survives, longer together than a path may be [D6, L21]."""
+    container.begin("pause")
+    fd = os.open(leak_tools.cgroups_with(container.id)[-1], os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    container.command("ps").ok()
+    container.delete("--force")
+    leaks.check()
+
+
 @pytest.mark.ours_only("D17: a cgroup that was there before create is kept")
 def test_existing_cgroup_is_kept(container: Container) -> None:
     """delete removes only what create has made [D17]."""

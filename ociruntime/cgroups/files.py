@@ -8,15 +8,16 @@ from ociruntime.errors import StepError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _MAX_FILE = 16 << 20
 _REMOVE_TRIES = 10
+_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
-def read(path: str) -> bytes:
-    """The whole file."""
-    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+def read(path: str, directory: "int | None" = None) -> bytes:
+    """The whole file. directory: an fd that a relative path counts from."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=directory)
     try:
         data = posix.read(fd, 4096)
         if len(data) < 4096:
@@ -96,22 +97,84 @@ def children(path: str) -> "list[str]":
 def pids(path: str) -> "list[int]":
     """Process IDs in a cgroup and all its sub-cgroups, each once; none if it is gone."""
     found: dict[int, None] = {}
-    pending = [path]
-    while pending:
-        directory = pending.pop()
+
+    def enter(fd: int) -> "list[str]":
         try:
-            data = read_or_empty(directory + "/cgroup.procs")
+            data = _read_at("cgroup.procs", fd)
         except OSError as error:
             # A threaded cgroup does not list processes; its threads are enough to see and to signal them.
             if error.errno != EOPNOTSUPP:
                 raise
-            data = read_or_empty(directory + "/cgroup.threads")
+            data = _read_at("cgroup.threads", fd)
         for pid in data.split():
             found[int(pid)] = None
-        pending.extend(children(directory))
+        return _inner(fd)
+
+    _walk(path, enter, lambda fd, name: None)
     # A process outside of our PID namespace reads as 0.
     found.pop(0, None)
     return list(found)
+
+
+def _walk(path: str, enter: "Callable[[int], list[str]]", leave: "Callable[[int, str], None]") -> None:
+    """Visit a cgroup and those below it, parents first; what is gone is left out.
+
+    enter: gets the directory's fd, returns the names below it to go on with. leave: gets the parent's fd and a name
+    whose visit is over. A container may be allowed to make sub-cgroups, thousands deep and with names that no path has
+    room for: so there is no recursion, no path, and one descriptor at a time.
+    """
+    try:
+        fd = posix.open(path, _DIRECTORY)
+    except OSError as error:
+        if error.errno in (ENOENT, ENODEV):
+            return
+        raise
+    try:
+        names: list[str] = []
+        pending = [enter(fd)]
+        while True:
+            if pending[-1]:
+                name, up = pending[-1].pop(), False
+            elif names:
+                pending.pop()
+                name, up = "..", True
+            else:
+                return
+            try:
+                other = posix.open(name, _DIRECTORY, dir_fd=fd)
+            except OSError as error:
+                if error.errno not in (ENOENT, ENODEV) or up:
+                    raise
+                continue
+            posix.close(fd)
+            fd = other
+            if up:
+                leave(fd, names.pop())
+            else:
+                names.append(name)
+                pending.append(enter(fd))
+    finally:
+        posix.close(fd)
+
+
+def _inner(fd: int) -> "list[str]":
+    """The names of the sub-cgroups."""
+    try:
+        with posix.scandir(fd) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        if error.errno in (ENOENT, ENODEV):
+            return []
+        raise
+
+
+def _read_at(name: str, directory: int) -> bytes:
+    try:
+        return read(name, directory)
+    except OSError as error:
+        if error.errno in (ENOENT, ENODEV):
+            return b""
+        raise
 
 
 def signal_all(path: str, signal: int) -> int:
@@ -140,22 +203,39 @@ def add_process(path: str, pid: int) -> None:
 
 def remove_tree(path: str, keep_top: bool) -> bool:
     """One try at removing a cgroup, its sub-cgroups first. keep_top: only the sub-cgroups. False: something is busy."""
-    if not keep_top:
-        try:
-            posix.rmdir(path)
-            return True
-        except OSError as error:
-            if error.errno in (ENOENT, ENODEV):
-                return True
-            if error.errno not in (EBUSY, ENOTEMPTY):
-                raise
-    gone = True
-    inner = children(path)
-    for child in inner:
-        gone = remove_tree(child, False) and gone
+    if not keep_top and _rmdir(path):
+        return True
+    seen = busy = False
+
+    def enter(fd: int) -> "list[str]":
+        nonlocal seen
+        names = _inner(fd)
+        seen = seen or bool(names)
+        return [name for name in names if not _rmdir(name, fd)]
+
+    def leave(fd: int, name: str) -> None:
+        nonlocal busy
+        busy = not _rmdir(name, fd) or busy
+
+    _walk(path, enter, leave)
     if keep_top:
-        return gone
-    return bool(gone and inner) and remove_tree(path, False)
+        return not busy
+    return seen and not busy and _rmdir(path)
+
+
+def _rmdir(path: str, directory: "int | None" = None) -> bool:
+    """Whether it is gone now; False: it has sub-cgroups or processes."""
+    try:
+        if directory is None:
+            posix.rmdir(path)
+        else:
+            posix.rmdir(path, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (EBUSY, ENOTEMPTY):
+            return False
+        if error.errno not in (ENOENT, ENODEV):
+            raise
+    return True
 
 
 def remove(paths: "Sequence[tuple[str, bool]]") -> None:

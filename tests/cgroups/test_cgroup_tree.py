@@ -70,10 +70,11 @@ def cpuset_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
             for name in ("cpus", "mems"):
                 Path(path, f"cpuset.{name}").write_text("")
 
-    def rmdir(path: str) -> None:
+    def rmdir(path: str, *, dir_fd: "int | None" = None) -> None:
         for name in ("cpus", "mems"):
-            Path(path, f"cpuset.{name}").unlink(missing_ok=True)
-        real_rmdir(path)
+            if dir_fd is None:
+                Path(path, f"cpuset.{name}").unlink(missing_ok=True)
+        real_rmdir(path, dir_fd=dir_fd)
 
     monkeypatch.setattr("posix.mkdir", mkdir)
     monkeypatch.setattr("posix.rmdir", rmdir)
@@ -219,6 +220,28 @@ def test_busy_cgroup_is_tried_with_doubling_pauses(tmp_path: Path, waits: "list[
         files.remove([(str(tmp_path / "leaf"), False)])
     assert caught.value.errno == errno.EBUSY
     assert waits == [0.001 * 2**n for n in range(10)]
+
+
+@pytest.mark.parametrize(("depth", "name"), [(1500, "a"), (30, "n" * 200)])
+def test_sub_cgroups_deeper_than_any_path(tmp_path: Path, depth: int, name: str) -> None:
+    """A container that may make sub-cgroups cannot keep itself from being listed and deleted [D6, L21]."""
+    leaf = tmp_path / "leaf"
+    leaf.mkdir()
+    fd = os.open(leaf, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    busy = os.open("cgroup.procs", os.O_WRONLY | os.O_CREAT, dir_fd=fd)
+    os.write(busy, b"77\n")
+    os.close(busy)
+    assert files.pids(str(leaf)) == [77]
+    assert not files.remove_tree(str(leaf), False)
+    os.unlink("cgroup.procs", dir_fd=fd)
+    os.close(fd)
+    assert files.remove_tree(str(leaf), False)
+    assert not leaf.exists()
 
 
 def test_removal_goes_on_when_it_is_free_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
