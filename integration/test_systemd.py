@@ -477,6 +477,52 @@ def test_name_of_a_foreign_unit(container: Container, runtime: Runtime) -> None:
     wait_until(lambda: gone(unit), 5)
 
 
+@pytest.mark.ours_only("a unit is known by more than its name")
+def test_name_used_again(container: Container, new_managed: Callable[..., Container]) -> None:
+    """The container has ended, and its unit; another one has the name: delete and kill leave it alone [D16, D17]."""
+    container.begin("pause")
+    container.finish()
+    wait_until(lambda: gone(unit_of(container)), 5)
+    second = new_managed()
+    second.bundle.linux(cgroupsPath=container.bundle.config["linux"]["cgroupsPath"])
+    second.begin("pause")
+    container.kill("KILL", flags=["--all"], check=False)
+    container.delete("--force")
+    assert alive(second.pid)
+    assert second.state()["status"] == "running"
+    assert show(unit_of(container), "ActiveState") == {"ActiveState": "active"}
+
+
+@pytest.mark.ours_only("of two that begin at once the refused one does not harm the other")
+def test_same_name_at_once(container: Container, new_managed: Callable[..., Container]) -> None:
+    """One of several creates gets the unit, and keeps it [D11]."""
+    several = [container, *(new_managed() for _ in range(3))]
+    for one in several:
+        one.bundle.linux(cgroupsPath=container.bundle.config["linux"]["cgroupsPath"])
+        one.bundle.write()
+        one.used = True
+    begun = [
+        one.runtime.spawn("create", "--bundle", str(one.bundle.path), one.id, stderr=subprocess.DEVNULL)
+        for one in several
+    ]
+    codes = [process.wait() for process in begun]
+    assert codes.count(0) == 1
+    winner = several[codes.index(0)]
+    assert winner.state()["status"] == "created"
+    assert alive(winner.state()["pid"])
+    assert show(unit_of(container), "ActiveState") == {"ActiveState": "active"}
+
+
+@pytest.mark.requires("v2:pids")
+@pytest.mark.parametrize("limit", [1, 2])
+def test_very_few_tasks(container: Container, limit: int) -> None:
+    """What the scope begins with takes nothing from the container's limit [B13, D13]."""
+    container.bundle.linux(resources={"pids": {"limit": limit}})
+    container.begin("pause")
+    assert show(unit_of(container), "TasksMax") == {"TasksMax": f"{limit}"}
+    assert (directory(container) / "pids.max").read_text() == f"{limit}\n"
+
+
 def test_name_of_a_failed_unit(container: Container) -> None:
     """What is left of an earlier failure is reset [D11]."""
     unit = unit_of(container)

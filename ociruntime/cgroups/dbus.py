@@ -163,6 +163,17 @@ class Systemd:
         unit = DBusAddress(path, _SYSTEMD, _PROPERTIES)
         return dict(self._call(unit, "GetAll", "s", (f"{_SYSTEMD}.{kind}",))[0])
 
+    def description(self) -> str:
+        """What the unit is called; "" if there is no such unit."""
+        try:
+            path = self._call(_MANAGER, "GetUnit", "s", (self._unit,))[0]
+            unit = DBusAddress(path, _SYSTEMD, _PROPERTIES)
+            return str(self._call(unit, "Get", "ss", (f"{_SYSTEMD}.Unit", "Description"))[0][1])
+        except DBusError as error:
+            if error.name not in (f"{_SYSTEMD}.NoSuchUnit", "org.freedesktop.DBus.Error.UnknownObject"):
+                raise
+            return ""
+
     def attach(self, subgroup: str, pids: "Sequence[int]") -> None:
         """AttachProcessesToUnit: systemd moves processes into the unit's cgroup, or one below it ("/name")."""
         self._call(_MANAGER, "AttachProcessesToUnit", "ssau", (self._unit, subgroup, list(pids)))

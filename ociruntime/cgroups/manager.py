@@ -63,7 +63,7 @@ def from_state(saved: "dict[str, Any]") -> "Cgroup":
     else:
         # A rootless runtime may have gone on without any of the directories.
         cgroup = _of(saved["mode"] if saved["paths"] else "none", saved["paths"])
-    cgroup.made = saved["made"]
+    cgroup.made = saved["made"] if cgroup.paths else []
     cgroup.before = saved.get("before") or {}
     cgroup.rootless = cgroup.skip_devices = saved["rootless"]
     return cgroup

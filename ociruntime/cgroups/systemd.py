@@ -20,7 +20,8 @@ import posix
 from errno import EACCES, EPERM
 
 from ociruntime.cgroups import files, systemd_unit
-from ociruntime.cgroups.cgroup import POINTER, RESOURCES, Cgroup
+from ociruntime.cgroups.cgroup import POINTER, RESOURCES, Cgroup, NoCgroup
+from ociruntime.cgroups.systemd_scope import Unit, connect, own_cgroup
 from ociruntime.cgroups.v1 import CgroupV1
 from ociruntime.cgroups.v2 import CgroupV2, enable_controllers
 from ociruntime.errors import OCIError, StateError, StepError, UnsupportedError
@@ -29,183 +30,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ociruntime.cgroups.dbus import Systemd
     from ociruntime.cgroups.devices import Filter
     from ociruntime.cgroups.limits import CgroupWrite
-    from ociruntime.cgroups.systemd_properties import Property
     from ociruntime.host import Host
-    from ociruntime.shim.sync import Channel
 
 LEAF = "/container"
 # Files that weigh a cgroup against its siblings, or that take from a quota above it: of no use one level down only.
 _RELATIVE = ("cpu.weight", "cpu.idle", "cpu.max.burst", "io.weight", "io.bfq.weight")
-
-
-class Unit:
-    """The unit of one container, and the calls that make, change and end it.
-
-    name: with its suffix. user: it belongs to the user's manager. release: of systemd. directory: its cgroup (v2; the
-    first of v1). top: the mount point. extra: properties from annotations. v2: which properties it knows. started:
-    whether there may be something to stop.
-    """
-
-    __slots__ = (
-        "_channel",
-        "_old",
-        "_pid",
-        "_pidfd",
-        "directory",
-        "extra",
-        "name",
-        "names",
-        "release",
-        "started",
-        "top",
-        "user",
-        "v2",
-    )
-
-    def __init__(self, name: str, *, user: bool, release: int, directory: str, top: str, v2: bool) -> None:
-        self.name = name
-        self.user = user
-        self.release = release
-        self.directory = directory
-        self.top = top
-        self.v2 = v2
-        # The rest is known to create only.
-        self.names: systemd_unit.Unit | None = None
-        self.extra: list[Property] = []
-        self.started = True
-        self._channel: Channel | None = None
-        self._pid = 0
-        self._pidfd = -1
-        self._old: list[Property] = []
-
-    def saved(self) -> "dict[str, Any]":
-        """What from_state() needs; fit for JSON."""
-        return {
-            "unit": self.name,
-            "user": self.user,
-            "release": self.release,
-            "directory": self.directory,
-            "top": self.top,
-            "v2": self.v2,
-        }
-
-    def connect(self, pointer: str = "") -> "Systemd":
-        """A connection to its manager. Raises StepError."""
-        return connect(self.name, user=self.user, pointer=pointer)
-
-    # -- create
-
-    def start(self, container_id: str, writes: "list[CgroupWrite]", wanted: "Filter | None") -> None:
-        """Let systemd make it, with all its limits. Raises StepError."""
-        from ociruntime.cgroups import systemd_properties
-
-        if self.names is None:
-            raise StepError("a unit that exists already cannot be started", step="systemd", path=self.name)
-        pid = 0
-        if not self.names.is_slice():
-            pid = self._make_placeholder()
-        properties = systemd_properties.base(self.names, container_id, pid, v2=self.v2)
-        properties += self._limits(writes, wanted) + self.extra
-        self.started = False
-        with self.connect(POINTER) as systemd:
-            # A job that fails or takes too long may still have made something.
-            self.started = True
-            from ociruntime.cgroups.dbus import DBusError
-
-            try:
-                systemd.start(properties)
-            except DBusError:
-                self.started = False  # refused; a unit of this name is not ours
-                raise
-
-    def _limits(self, writes: "list[CgroupWrite]", wanted: "Filter | None") -> "list[Property]":
-        from ociruntime.cgroups import systemd_properties
-
-        lower = systemd_properties.limits_v2 if self.v2 else systemd_properties.limits_v1
-        result = lower(writes, self.release)
-        if wanted is not None:
-            result += systemd_properties.device_policy(wanted, self.release, RESOURCES)
-        return result
-
-    def _make_placeholder(self) -> int:
-        from ociruntime.shim import spawn
-        from ociruntime.shim.sync import Channel
-
-        self._channel = channel = Channel()
-        self._pid, self._pidfd = spawn.spawn_init(channel, 0)
-        return self._pid
-
-    def place(self) -> str:
-        """Where systemd has put the placeholder on cgroup v2, as /proc has it; "" without one."""
-        if not self._pid:
-            return ""
-        return own_cgroup(files.read(f"/proc/{self._pid}/cgroup"))
-
-    def move_placeholder(self, directory: str) -> None:
-        """From the unit's cgroup into one below: controllers can only be enabled there once it is empty."""
-        if self._pid:
-            files.add_process(directory, self._pid)
-
-    def release_placeholder(self) -> None:
-        """End it: the container is in the cgroup, or there will be none. Repeating it is fine."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._pidfd < 0:
-            return
-        from _signal import pidfd_send_signal
-
-        try:
-            pidfd_send_signal(self._pidfd, 9)
-        except ProcessLookupError:
-            pass
-        try:
-            posix.waitpid(self._pid, 0)
-        except ChildProcessError:
-            pass  # the caller ignores SIGCHLD
-        posix.close(self._pidfd)
-        self._pid, self._pidfd = 0, -1
-
-    # -- update
-
-    def change(self, writes: "list[CgroupWrite]", wanted: "Filter | None") -> None:
-        """Set the properties for new limits, after noting the old ones. Raises StepError."""
-        new = self._limits(writes, wanted)
-        if not new:
-            return
-        from ociruntime.cgroups.systemd_properties import Property
-
-        with self.connect(RESOURCES) as systemd:
-            found = systemd.properties()
-            for item in new:
-                if item.name in found and not (item.name == "DeviceAllow" and not item.value):
-                    signature, value = found[item.name]
-                    if signature[0] == "a":
-                        self._old.append(Property(item.name, signature, b"" if signature == "ay" else []))
-                    if value or signature[0] != "a":
-                        self._old.append(Property(item.name, signature, value))
-            systemd.set_properties(new)
-
-    def change_back(self) -> None:
-        """The old properties again. Raises StepError."""
-        old, self._old = self._old, []
-        if old:
-            with self.connect(RESOURCES) as systemd:
-                systemd.set_properties(old)
-
-    # -- delete
-
-    def stop(self) -> None:
-        """Let systemd forget it. Raises StepError."""
-        self.release_placeholder()
-        if not self.started:
-            return
-        with self.connect() as systemd:
-            systemd.stop()
-        self.started = False
 
 
 class _Managed(Cgroup):
@@ -234,8 +65,10 @@ class _Managed(Cgroup):
         resources, writes = self._lowered or ({}, [])
         wanted = None if self.rootless or self.skip_devices else devices.wanted(resources, RESOURCES)
         try:
-            self.unit.start(self.container_id, writes, wanted)
+            self.unit.start(writes, wanted)
         except BaseException:
+            # Nothing of the container is there yet: what is in that place belongs to somebody else.
+            self.paths, self.made = {}, []
             self.undo()
             raise
 
@@ -244,15 +77,30 @@ class _Managed(Cgroup):
         super().undo()
         self._stop()
 
-    def remove(self) -> None:
-        self.unit.release_placeholder()
-        super().remove()
-        self._stop()
+    def _unfinished(self) -> bool:
+        """Whether this is what a killed create has left, so early that no process of the container was ever here."""
+        return not self.unit.inode and self.unit.names is None
 
-    def _stop(self) -> None:
+    def exists(self) -> bool:
+        return not self._unfinished() and super().exists()
+
+    def kill(self) -> None:
+        if not self._unfinished():
+            super().kill()
+
+    def remove(self) -> None:
+        if self._unfinished():
+            self.undo()
+            return
+        self.unit.release_placeholder()
+        ended = not files.exists(self.unit.directory)
+        super().remove()
+        self._stop(ended)
+
+    def _stop(self, ended: bool = False) -> None:
         """An empty scope ends by itself, so a manager that does not answer keeps no container from being deleted."""
         try:
-            self.unit.stop()
+            self.unit.stop(ended=ended)
         except OCIError as error:
             self.warnings.append(f"{error}, ignoring")
 
@@ -289,6 +137,7 @@ class SystemdV2(_Managed, CgroupV2):
         self._start()
         self._locate()
         super().create()
+        self.unit.note_directory()
 
     def _locate(self) -> None:
         """Follow systemd's idea of where the unit is, if it is another than ours."""
@@ -338,7 +187,7 @@ class SystemdV2(_Managed, CgroupV2):
     def receive(self, pid: int) -> None:
         if not self.clone_directory():
             self.add_process(pid)
-        self.unit.release_placeholder()
+        self.unit.begun()
 
     def add_process(self, pid: int) -> None:
         try:
@@ -410,11 +259,12 @@ class SystemdV1(_Managed, CgroupV1):
     def create(self) -> None:
         self._start()
         super().create()
+        self.unit.note_directory()
 
     def receive(self, pid: int) -> None:
         # It joins by itself later on, when the placeholder that keeps the scope alive is gone.
         self.add_process(pid)
-        self.unit.release_placeholder()
+        self.unit.begun()
 
     def _release(self, directory: str) -> None:
         """The directory and its device list are systemd's, and go with the unit."""
@@ -487,6 +337,10 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
     )
     unit.names = names
     unit.extra = extra
+    unit.description = f"ociruntime container {container_id}"
+    for item in extra:
+        if item.name == "Description":
+            unit.description = str(item.value)
     unit.started = False
     if not v2:
         from ociruntime.cgroups import devices
@@ -501,7 +355,7 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
 
 
 def from_state(saved: "dict[str, Any]") -> Cgroup:
-    """See ``manager.from_state``."""
+    """See ``manager.from_state``. A container whose unit has ended, and its name been used again, has no cgroup."""
     facts = saved["systemd"]
     unit = Unit(
         facts["unit"],
@@ -511,32 +365,9 @@ def from_state(saved: "dict[str, Any]") -> Cgroup:
         top=facts["top"],
         v2=facts["v2"],
     )
+    unit.inode = facts["inode"]
+    unit.description = facts["description"]
+    if unit.is_another():
+        return NoCgroup()
     kind = SystemdV2 if facts["v2"] else SystemdV1
     return kind(saved["mode"], saved["paths"], unit)
-
-
-def connect(unit: str, *, user: bool, pointer: str = "") -> "Systemd":
-    """A connection for calls about a unit. Raises StepError, or UnsupportedError without the D-Bus library."""
-    from ociruntime.fullpython import full_interpreter
-
-    full_interpreter()
-    try:
-        import jeepney  # noqa: F401
-    except ImportError as error:
-        raise UnsupportedError(
-            "the systemd cgroup driver",
-            f"the Python package jeepney ({error})",
-            pointer=pointer,
-            hint="install it (Debian: python3-jeepney), or use the cgroupfs driver",
-        ) from None
-    from ociruntime.cgroups.dbus import Systemd
-
-    return Systemd(unit, user=user, pointer=pointer)
-
-
-def own_cgroup(data: bytes) -> str:
-    """The cgroup v2 path of a /proc/PID/cgroup file; "" if it has none."""
-    for line in data.split(b"\n"):
-        if line.startswith(b"0::"):
-            return line[3:].decode("utf-8", "surrogateescape").rstrip("/")
-    return ""

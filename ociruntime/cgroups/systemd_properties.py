@@ -80,9 +80,9 @@ def major_release(version: str) -> int:
     return int(digits or "0")
 
 
-def base(unit: Unit, container_id: str, pid: int, *, v2: bool) -> "list[Property]":
+def base(unit: Unit, description: str, pid: int, *, v2: bool) -> "list[Property]":
     """What every unit gets. pid: the process a scope starts with; a slice has none."""
-    result = [Property("Description", "s", f"ociruntime container {container_id}")]
+    result = [Property("Description", "s", description)]
     if unit.is_slice():
         result.append(Property("Wants", "as", [unit.slice]))
     else:

@@ -281,6 +281,10 @@ class _Creation:
         self._phase("host facts, state directory, state written")
         self.undo.add("the cgroup", self._remove_cgroup)
         cgroup.create()
+        if "systemd" in self.state.cgroup:
+            # Only now it is known which unit of that name is ours, and where it is.
+            self.state.cgroup = cgroup.saved()
+            self.directory.save(self.state)
         self._phase("cgroups made")
         if self.extras is not None:
             self.extras.make(self.state, self.directory, self.undo)

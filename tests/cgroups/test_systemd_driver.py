@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ociruntime.cgroups import dbus, manager, systemd
-from ociruntime.cgroups.systemd import SystemdV1, SystemdV2, Unit
+from ociruntime.cgroups.systemd import SystemdV1, SystemdV2
+from ociruntime.cgroups.systemd_scope import Unit
 from ociruntime.cgroups.update import Update
 from ociruntime.errors import ConfigError, OCIError, StateError, StepError, UnsupportedError
 from ociruntime.host import Host
@@ -30,11 +31,13 @@ class World:
         self.host = Host(cgroup_mode="v2", unified=str(top), own_cgroups={"": "/me"}, controllers=CONTROLLERS)
         self.pid = 0
         self.settings: dict[str, Any] = {}
+        self.description = ""
         (top / "cgroup.controllers").write_text(" ".join(CONTROLLERS))
         bus.answers.update(
             {
                 "StartTransientUnit": self.start,
                 "StopUnit": self.stop,
+                "Get": self.get,
                 "GetAll": lambda _: ("a{sv}", (self.settings,)),
                 "SetUnitProperties": self.set,
             }
@@ -44,8 +47,13 @@ class World:
     def scope(self) -> Path:
         return self.top / "system.slice" / "ociruntime-web.scope"
 
+    def get(self, body: Any) -> Any:
+        known = {"Version": "252.39-1~deb12u2", "Description": self.description}
+        return "v", (("s", known.get(body[1], "")),)
+
     def start(self, body: Any) -> Any:
         properties = body[2]
+        self.description = dict(properties)["Description"][1]
         self.pid = dict(properties)["PIDs"][1][0]
         self.scope.mkdir(parents=True)
         for file in FILES:
@@ -165,10 +173,91 @@ def test_a_refused_start_leaves_nothing_and_stops_nobody(world: World) -> None:
 
     world.bus.answers["StartTransientUnit"] = refuse
     cgroup = world.choose()
+    cgroup.check_free()
+    # somebody else begins with the same unit at the same time
+    leaf = world.scope / "container"
+    leaf.mkdir(parents=True)
+    (leaf / "cgroup.kill").write_text("")
     with pytest.raises(StepError, match="already exists"):
         cgroup.create()
+    assert leaf.exists()
+    cgroup.kill()
     cgroup.remove()
+    assert (leaf / "cgroup.kill").read_text() == ""
     assert "StopUnit" not in world.bus.methods()
+
+
+def test_no_word_about_the_start(world: World) -> None:
+    """The bus lost the answer: what systemd has made is stopped, if it is ours."""
+
+    def lose(body: Any) -> Any:
+        world.start(body)
+        raise RefusalError("org.freedesktop.DBus.Error.NoReply", "Message recipient disconnected")
+
+    world.bus.answers["StartTransientUnit"] = lose
+    with pytest.raises(StepError):
+        world.choose().create()
+    assert not world.scope.exists()
+
+
+def test_the_name_was_used_again(world: World) -> None:
+    """delete, kill and the others leave a unit alone that has our name and is not ours [D16]."""
+    cgroup = world.choose()
+    cgroup.check_free()
+    cgroup.create()
+    saved = json.loads(json.dumps(cgroup.saved()))
+    old = world.scope.rename(world.top / "old")
+    body = world.bus.bodies("StartTransientUnit")[0]
+    world.start(body)
+    (world.scope / "container").mkdir()
+    again = manager.from_state(saved)
+    assert not again.exists()
+    assert again.made == []
+    again.kill()
+    again.remove()
+    assert (world.scope / "container").exists()
+    assert "StopUnit" not in world.bus.methods()
+    assert old.exists()
+
+
+def test_a_unit_that_has_ended_is_not_stopped(world: World) -> None:
+    """There may be a failure to forget; a unit that begins right now is somebody else's [D16]."""
+    cgroup = world.choose()
+    cgroup.create()
+    world.stop(None)
+    manager.from_state(cgroup.saved()).remove()
+    assert world.bus.methods()[-1] == "ResetFailedUnit"
+    assert "StopUnit" not in world.bus.methods()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_what_a_killed_create_has_left(world: World, ours: bool) -> None:
+    """Its state has the name only: nothing is killed, and the unit stopped if it is called as we call it [D11]."""
+    cgroup = world.choose()
+    cgroup.check_free()
+    saved = cgroup.saved()
+    cgroup.create()
+    if not ours:
+        world.description = "a database"
+    again = manager.from_state(json.loads(json.dumps(saved)))
+    kill = world.scope / "container" / "cgroup.kill"
+    kill.write_text("")
+    assert not again.exists()
+    again.kill()
+    assert kill.read_text() == ""
+    kill.unlink()
+    again.remove()
+    assert ("StopUnit" in world.bus.methods()) == ours
+    assert world.scope.exists() != ours
+
+
+def test_room_for_the_placeholder(world: World) -> None:
+    """A limit of one task would let nothing begin: it is set when the placeholder is gone [B13, D13]."""
+    cgroup = world.choose({"pids": {"limit": 1}})
+    cgroup.create()
+    assert dict(world.bus.bodies("StartTransientUnit")[0][2])["TasksMax"] == ("t", 4)
+    cgroup.receive(os.getpid())
+    assert world.settings["TasksMax"] == ("t", 1)
 
 
 def test_a_start_that_fails_late_is_undone(world: World) -> None:
@@ -187,6 +276,7 @@ def test_a_directory_that_cannot_be_made(world: World, monkeypatch: pytest.Monke
 
     cgroup = world.choose()
     monkeypatch.setattr("posix.mkdir", mkdir)
+    world.description = cgroup.unit.description
     world.bus.answers["StartTransientUnit"] = lambda _: (os.makedirs(world.scope), ("o", (JOB,)))[1]
     with pytest.raises(OCIError):
         cgroup.create()

@@ -74,7 +74,7 @@ def plain(items: "list[properties.Property]") -> "list[tuple[str, str, Any]]":
 
 def test_base_of_a_scope() -> None:
     unit = systemd_unit.unit("a.slice:p:n", "web", "system.slice")
-    assert plain(properties.base(unit, "web", 42, v2=True)) == [
+    assert plain(properties.base(unit, "ociruntime container web", 42, v2=True)) == [
         ("Description", "s", "ociruntime container web"),
         ("Slice", "s", "a.slice"),
         ("Delegate", "b", True),
@@ -85,13 +85,13 @@ def test_base_of_a_scope() -> None:
         ("TasksAccounting", "b", True),
         ("DefaultDependencies", "b", False),
     ]
-    assert ("BlockIOAccounting", "b", True) in plain(properties.base(unit, "web", 42, v2=False))
+    assert ("BlockIOAccounting", "b", True) in plain(properties.base(unit, "ociruntime container web", 42, v2=False))
 
 
 def test_base_of_a_slice() -> None:
     """A slice has no processes to begin with, and systemd does not delegate it."""
     unit = systemd_unit.unit("a.slice:p:n.slice", "web", "system.slice")
-    names = {item.name: item.value for item in properties.base(unit, "web", 0, v2=True)}
+    names = {item.name: item.value for item in properties.base(unit, "ociruntime container web", 0, v2=True)}
     assert names["Wants"] == ["a.slice"]
     assert not {"PIDs", "Slice", "Delegate"} & set(names)
 
