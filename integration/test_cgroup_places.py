@@ -78,6 +78,22 @@ def test_owner(pure: Container, leaks: Leaks, user: int, mapped: bool) -> None:
     leaks.check()
 
 
+@pytest.mark.ours_only("L21: others do not look at it again")
+@pytest.mark.requires("v2:memory")
+def test_owner_of_what_update_enables(pure: Container) -> None:
+    """A controller that update switches on brings files: those of the kernel's list go to the owner, too [L21]."""
+    writable(pure)
+    pure.bundle.process(user={"uid": 1000, "gid": 1000})
+    pure.begin("pause")
+    directory = v2_directory(pure)
+    before = owners(directory)
+    assert before["memory.oom.group"] == 1000
+    (directory.parent / "cgroup.subtree_control").write_text("-memory")
+    assert not (directory / "memory.oom.group").exists()
+    pure.runtime("update", "--memory", "64M", pure.id).ok()
+    assert owners(directory) == before
+
+
 @pytest.mark.ours_only("L21, D17: what was there before is given back")
 def test_owner_of_a_cgroup_that_was_there(pure: Container) -> None:
     """delete gives a cgroup that it does not remove back to its owner [L21, D17]."""

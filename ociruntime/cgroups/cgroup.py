@@ -34,7 +34,7 @@ class Cgroup:
     controllers share one. made: directories create() made (before it: the ones it is going to make), parents first.
     rootless: what only privilege could do is tolerated. warnings: what was tolerated, for the log; notes: the same, but
     nothing that was asked for is missing. before: what remove() puts back in directories that were there before, and
-    how it was: "devices", the list of cgroup v1; "owner", a UID.
+    how it was: "devices", the list of cgroup v1; "owner", a UID. owner: the UID it was given to.
     """
 
     __slots__ = (
@@ -47,6 +47,7 @@ class Cgroup:
         "mode",
         "mounts",
         "notes",
+        "owner",
         "paths",
         "rootless",
         "skip_devices",
@@ -62,6 +63,7 @@ class Cgroup:
         self.warnings: list[str] = []
         self.notes: list[str] = []
         self.before: dict[str, Any] = {}
+        self.owner: int | None = None
         # The rest is known to create only.
         self.container_id = ""
         self.explicit = False
@@ -84,6 +86,8 @@ class Cgroup:
         result = {"mode": self.mode, "paths": self.paths, "made": self.made, "rootless": self.rootless}
         if self.before:
             result["before"] = self.before
+        if self.owner is not None:
+            result["owner"] = self.owner
         return result
 
     def exists(self) -> bool:

@@ -65,6 +65,7 @@ def from_state(saved: "dict[str, Any]") -> "Cgroup":
         cgroup = _of(saved["mode"] if saved["paths"] else "none", saved["paths"])
     cgroup.made = saved["made"] if cgroup.paths else []
     cgroup.before = saved.get("before") or {}
+    cgroup.owner = saved.get("owner")
     cgroup.rootless = cgroup.skip_devices = saved["rootless"]
     return cgroup
 

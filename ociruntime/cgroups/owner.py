@@ -60,6 +60,7 @@ def give(cgroup: "Cgroup", uid: int) -> None:
         if before != uid and directory not in cgroup.fresh:
             cgroup.before["owner"] = before
         _change(directory, uid)
+        cgroup.owner = uid
     except OSError as error:
         if cgroup.rootless and error.errno == EPERM:
             cgroup.warnings.append(f"cannot make user {uid} the owner of the cgroup '{directory}', ignoring")

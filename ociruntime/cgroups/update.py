@@ -108,7 +108,10 @@ class Update:
         if wanted:
             from ociruntime.cgroups import v2
 
-            v2.enable_controllers(unified, self._host.unified, wanted)
+            if v2.enable_controllers(unified, self._host.unified, wanted) and self._cgroup.owner is not None:
+                from ociruntime.cgroups import owner
+
+                owner.give(self._cgroup, self._cgroup.owner)
 
     def _note(self, write: "CgroupWrite") -> None:
         """Remember what is in the file now: (path, key of the line or "", what to write to get it back)."""

@@ -174,16 +174,17 @@ def _levels(directory: str, top: str) -> "list[str]":
     return levels
 
 
-def enable_controllers(directory: str, top: str, wanted: "Collection[str]") -> None:
+def enable_controllers(directory: str, top: str, wanted: "Collection[str]") -> bool:
     """Make the wanted controllers available in directory, by enabling them in each level above it.
 
+    Returns whether there was anything to do: files of a controller that is enabled now are new, and the runtime's.
     What cannot be enabled is left out: who writes to a file of it then gets the error, with the field's name.
     """
     # Usually an earlier container has done it all: one read, and no write, which would take the kernel's big lock.
     there = files.read_or_empty(directory + "/cgroup.controllers").decode().split()
     missing = [name for name in wanted if name not in there]
     if not missing:
-        return
+        return False
     for level in _levels(directory, top)[:-1]:
         path = level + "/cgroup.subtree_control"
         try:
@@ -194,6 +195,7 @@ def enable_controllers(directory: str, top: str, wanted: "Collection[str]") -> N
                     files.write(path, f"+{name}".encode())
                 except OSError:
                     continue
+    return True
 
 
 def set_freeze(directory: str, value: str, wait: bool) -> None:

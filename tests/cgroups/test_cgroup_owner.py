@@ -9,6 +9,7 @@ import pytest
 
 from ociruntime.cgroups import files, manager, owner
 from ociruntime.cgroups.cgroup import Cgroup
+from ociruntime.cgroups.update import Update
 from ociruntime.errors import StepError
 from ociruntime.host import Host
 
@@ -92,6 +93,24 @@ def test_nobody_to_give_it_to(tmp_path: Path, owners: "dict[str, int]") -> None:
     owner.give_to_user(cgroup, {"mounts": [MOUNT]}, lambda uid: None)
     owner.give_to_user(cgroup, {"mounts": []}, lambda uid: 1000)
     assert owners == {}
+
+
+def test_controllers_that_an_update_enables(
+    tmp_path: Path, owners: "dict[str, int]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their files are new, and those that the kernel lists go to the owner, too [L21]."""
+    (tmp_path / "delegate").write_text("cgroup.procs\nmemory.oom.group\n")
+    monkeypatch.setattr(owner, "LIST", str(tmp_path / "delegate"))
+    cgroup = v2_cgroup(tmp_path, True)
+    (tmp_path / "web" / "memory.oom.group").unlink()
+    owner.give(cgroup, 1000)
+    again = manager.from_state(cgroup.saved())
+    host = Host(cgroup_mode="v2", unified=str(tmp_path), own_cgroups={"": "/me"}, controllers=("memory",))
+    (tmp_path / "web" / "memory.oom.group").touch()
+    (tmp_path / "cgroup.subtree_control").touch()
+    Update(again, {"memory": {"limit": 4096}}, [], host).apply()
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory"
+    assert names(owners, 1000) == {"web", "cgroup.procs", "memory.oom.group"}
 
 
 def test_a_cgroup_that_stays_gets_its_owner_back(
