@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -149,6 +150,23 @@ def test_sub_cgroups_deeper_than_any_path(container: Container, leaks: Leaks, de
     container.command("ps").ok()
     container.delete("--force")
     leaks.check()
+
+
+@pytest.mark.parametrize("flags", [[], ["--force"]])
+def test_cgroup_that_another_container_uses_now(
+    container: Container, new_container: Callable[..., Container], flags: list[str]
+) -> None:
+    """The second one was made in the empty cgroup of the first, which had ended: its delete kills nobody [D17]."""
+    container.begin("exit 0")
+    container.wait()
+    second = new_container()
+    second.bundle.linux(cgroupsPath=container.bundle.config["linux"]["cgroupsPath"])
+    second.begin("pause")
+    container.delete(*flags, check=False)
+    assert alive(second.pid)
+    assert second.state()["status"] == "running"
+    second.delete("--force")
+    container.delete("--force", check=False)
 
 
 @pytest.mark.ours_only("D17: a cgroup that was there before create is kept")

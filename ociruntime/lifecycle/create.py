@@ -45,8 +45,7 @@ class CreateRequest:
     sockets of the caller's service manager, listen_names their names. notify_socket: the caller's, or "".
     interruptible: HUP, INT and TERM of the calling thread undo all; also_held: bit n-1: signal n too, though the caller
     has blocked it. trace: collect the time of each op. detach: nobody stays to hold a terminal. console_socket,
-    pidfd_socket: paths, or "".
-    fail_op, fail_errno: fault injection for tests, see shim.encode.
+    pidfd_socket: paths, or "". fail_op, fail_errno: fault injection for tests, see shim.encode.
     """
 
     __slots__ = (
@@ -120,7 +119,6 @@ class CreateRequest:
 
 class Created:
     """The result. pidfd: the init process; master: its terminal's, or -1: the caller's to close.
-
     trace: (op, start ns, end ns) if asked for. phases: (what the parent had done, ns); both by CLOCK_MONOTONIC.
     """
 
@@ -282,8 +280,7 @@ class _Creation:
         self.undo.add("the cgroup", self._remove_cgroup)
         cgroup.create()
         if "systemd" in self.state.cgroup:
-            # Only now it is known which unit of that name is ours, and where it is.
-            self.state.cgroup = cgroup.saved()
+            self.state.cgroup = cgroup.saved()  # only now it is known which unit of that name is ours
             self.directory.save(self.state)
         self._phase("cgroups made")
         if self.extras is not None:
@@ -597,7 +594,6 @@ class _Creation:
         state.cgroup = self.cgroup.saved()  # rootless, some of it may not have come about
         state.freezer = self.cgroup.freezer_file()
         self.directory.save(state)
-        if self.request.pid_file:
-            path = self.request.pid_file
+        if path := self.request.pid_file:
             pidfile.write(path, state.pid)
             self.undo.add("the pid file", lambda: posix.unlink(path))

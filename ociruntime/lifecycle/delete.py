@@ -74,12 +74,16 @@ def remove(runtime: "Runtime", state: State, directory: "StateDir") -> None:
         from ociruntime.cgroups import manager
 
         cgroup = manager.from_state(state.cgroup)
-        if not state.private_pid_ns or state.phase == status.CREATING or not state.pid:
+        # Processes of a PID namespace end with it. Others in the cgroup then belong to somebody else: another container
+        # may have been made in it since this one ended.
+        everybody = not state.private_pid_ns or state.phase == status.CREATING or not state.pid
+        if everybody:
             cgroup.kill()
         try:
             cgroup.remove()
         except StepError:
-            cgroup.kill()  # an exec'd process may outlive the init process for a moment
+            if everybody:
+                cgroup.kill()  # an exec'd process may outlive the init process for a moment
             cgroup.remove()
         for text in cgroup.warnings:
             runtime.log.warning(text)
