@@ -254,6 +254,9 @@ def test_read_only_cgroups_of_a_rootless_runtime(read_only: Container, leaks: Le
     result = read_only.create(options=rootless)
     assert "warn" not in result.error
     assert Path(f"/proc/{read_only.pid}/cgroup").read_text() == Path("/proc/self/cgroup").read_text()
+    result = read_only.execute("report", flags=["--cgroup", "below"])
+    assert result.code != 0
+    assert "--cgroup" in result.error
     result = read_only.command("pause")
     assert result.code != 0
     assert "no cgroup" in result.error

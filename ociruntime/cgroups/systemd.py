@@ -297,6 +297,13 @@ def _check_v1(wanted: "Filter | None") -> None:
             pointer=f"{RESOURCES}/devices",
             hint="list the devices that are allowed, or use the cgroupfs driver",
         )
+    if wanted is not None and any(major == -1 != minor for _, major, minor in wanted.exceptions):
+        raise UnsupportedError(
+            "a minor number without its major number in a list of devices",
+            "cgroup v2 when systemd manages the cgroup: on cgroup v1 it would allow every minor number",
+            pointer=f"{RESOURCES}/devices",
+            hint="name the major numbers, or use the cgroupfs driver",
+        )
 
 
 def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:

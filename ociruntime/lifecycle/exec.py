@@ -10,7 +10,7 @@ from errno import EBUSY, ENOENT, EOPNOTSUPP, EPIPE
 from ociruntime import capabilities, host, process
 from ociruntime.cgroups import manager
 from ociruntime.cgroups.files import exists
-from ociruntime.errors import ConfigError, OCIError, StateError, StepError, from_oserror
+from ociruntime.errors import ConfigError, OCIError, StateError, StepError, UnsupportedError, from_oserror
 from ociruntime.lifecycle.child import Child
 from ociruntime.lifecycle.sockets import FdSocket, check_console
 from ociruntime.lifecycle.treatment import scheduling_ops
@@ -389,6 +389,8 @@ class _Execution:
     def _v2_candidates(self) -> "list[str]":
         own = self.cgroup.clone_directory()
         if not own:
+            if any(controller == "" for controller, _ in self.request.cgroups) and self.cgroup.mode in ("v2", "none"):
+                raise UnsupportedError("--cgroup", "a container's cgroup that this user may move processes into")
             return []
         for controller, path in self.request.cgroups:
             if controller == "" and (self.cgroup.mode == "v2" or exists(below(own, path, must_exist=False))):

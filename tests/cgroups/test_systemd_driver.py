@@ -450,6 +450,14 @@ def test_v1_denied_devices(world: World, tmp_path: Path) -> None:
     assert caught.value.pointer == "/linux/resources/devices"
 
 
+def test_v1_minor_numbers_of_any_device(world: World, tmp_path: Path) -> None:
+    """systemd has no words for them: at its next reload it would allow all numbers [D15]."""
+    world.host = v1(tmp_path)
+    with pytest.raises(UnsupportedError, match="minor number") as caught:
+        world.choose({"devices": [{"allow": True, "type": "c", "minor": 5, "access": "rw"}]})
+    assert caught.value.pointer == "/linux/resources/devices"
+
+
 def test_v1_update_of_the_quota_keeps_the_period(world: World, tmp_path: Path) -> None:
     world.host = v1(tmp_path)
     directory = tmp_path / "cpu" / "x"
