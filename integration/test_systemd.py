@@ -559,6 +559,17 @@ def test_no_bus(container: Container) -> None:
     assert gone(unit_of(container))
 
 
+@pytest.mark.ours_only("a process ID means another process there")
+def test_bus_of_another_pid_namespace(container: Container) -> None:
+    """A runtime in a PID namespace, with the bus of the machine: refused, and no stranger is in a scope [D11]."""
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", *container.runtime.prefix]
+    container.runtime = Managed(container.runtime.path, container.runtime.root, inside)
+    result = container.create(check=False)
+    assert result.code != 0
+    assert "another PID namespace" in result.error
+    assert gone(unit_of(container))
+
+
 @pytest.mark.ours_only("every call of D-Bus has a deadline, and its error says what was asked")
 def test_silent_bus(container: Container) -> None:
     """A daemon that does not answer: an error in time, and nothing is left [D11]."""

@@ -96,7 +96,7 @@ class Systemd:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             self._connect()
-            self._call(_DRIVER, "Hello")
+            self._name: str = self._call(_DRIVER, "Hello")[0]
             self._call(_DRIVER, "AddMatch", "s", (_MATCH,))
         except BaseException:
             self.close()
@@ -121,6 +121,15 @@ class Systemd:
         version = self._call(properties, "Get", "ss", (interface, "Version"))[0][1]
         root = self._call(properties, "Get", "ss", (interface, "ControlGroup"))[0][1]
         return str(version), str(root).rstrip("/")
+
+    def check_pid(self) -> None:
+        """Refuse a bus of another PID namespace: a process ID that we send would mean some other process there."""
+        pid = self._call(_DRIVER, "GetConnectionUnixProcessID", "s", (self._name,))[0]
+        if pid != os.getpid():
+            raise self._failure(
+                "GetConnectionUnixProcessID",
+                f"systemd is in another PID namespace: it knows process {os.getpid()} as {pid}",
+            )
 
     def start(self, properties: "Sequence[Property]") -> None:
         """StartTransientUnit, and wait until that is done. A unit of this name that has failed before is reset.

@@ -107,6 +107,7 @@ class Unit:
         properties += self._leave_room(self._limits(writes, wanted)) + self.extra
         self.started = False
         with self.connect(POINTER) as systemd:
+            systemd.check_pid()
             # A job that fails or takes too long may still have made something.
             self.started = True
             from ociruntime.cgroups.dbus import DBusError

@@ -1,5 +1,6 @@
 """A D-Bus daemon with a systemd manager behind it, as far as the driver uses them: a real socket, scripted answers."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -57,7 +58,8 @@ class FakeBus:
 
     def methods(self) -> list[str]:
         """The methods called, but for those of connecting."""
-        return [name for name, _ in self.calls if name not in ("Hello", "AddMatch", "Get")]
+        asked = ("Hello", "AddMatch", "Get", "GetConnectionUnixProcessID")
+        return [name for name, _ in self.calls if name not in asked]
 
     def bodies(self, method: str) -> list[Any]:
         """What a method was called with, each time."""
@@ -138,6 +140,8 @@ def _default(method: str) -> Callable[[Any], Any]:
         return lambda _: ("o", (JOB,))
     if method == "GetUnit":
         return lambda _: ("o", ("/org/freedesktop/systemd1/unit/x",))
+    if method == "GetConnectionUnixProcessID":
+        return lambda _: ("u", (os.getpid(),))
     if method == "Hello":
         return lambda _: ("s", (":1.5",))
     return lambda _: ("", ())

@@ -187,6 +187,14 @@ def test_a_refused_start_leaves_nothing_and_stops_nobody(world: World) -> None:
     assert "StopUnit" not in world.bus.methods()
 
 
+def test_a_bus_of_another_pid_namespace(world: World) -> None:
+    """There our placeholder's process ID is somebody else's: nothing is started, and nobody stopped [D11]."""
+    world.bus.answers["GetConnectionUnixProcessID"] = lambda _: ("u", (7,))
+    with pytest.raises(StepError, match="another PID namespace"):
+        world.choose().create()
+    assert world.bus.methods() == []
+
+
 def test_no_word_about_the_start(world: World) -> None:
     """The bus lost the answer: what systemd has made is stopped, if it is ours."""
 
