@@ -286,6 +286,34 @@ def test_update_that_fails(limited: Container) -> None:
     assert (files(limited), show(unit_of(limited), *LIMITS)) == before
 
 
+@pytest.mark.ours_only("an update is all or nothing")
+def test_update_that_fails_without_limits_before(container: Container) -> None:
+    """A unit that had none of the limits has none again, and nothing of the update is left at systemd's [K13]."""
+    requires("v2:memory", "v2:cpu", "v2:pids", "v2:cpuset", "v2:io")
+    container.begin("pause")
+    unit = unit_of(container)
+    names = (*LIMITS, "MemorySwapMax", "CPUQuotaPeriodUSec", "IOWeight", "DevicePolicy")
+    group = directory(container)
+    scope = {file.name: file.read_text() for file in group.parent.glob("*.max") if "hugetlb" not in file.name}
+    before = files(container), show(unit, *names), systemctl("show", "-pDeviceAllow", unit)
+    result = update(
+        container,
+        {
+            "memory": {"limit": 80 * MIB, "swap": 96 * MIB, "reservation": MIB},
+            "pids": {"limit": 50},
+            "blockIO": {"weight": 300},
+            "devices": [DENY_ALL, KMSG],
+            "cpu": {"quota": 20000, "period": 50000, "shares": 2048, "cpus": "4000"},
+        },
+    )
+    assert result.code != 0
+    assert "old value" not in result.error
+    assert (files(container), show(unit, *names), systemctl("show", "-pDeviceAllow", unit)) == before
+    assert {file: (group.parent / file).read_text() for file in scope} == scope
+    container.delete("--force")
+    assert not list(Path("/run/systemd").rglob(f"*{unit}*"))
+
+
 @pytest.mark.ours_only("checkBeforeUpdate is checked before systemd is told")
 def test_check_before_update(limited: Container) -> None:
     """[B6]"""
