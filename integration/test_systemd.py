@@ -295,7 +295,12 @@ def test_update_that_fails_without_limits_before(container: Container) -> None:
     names = (*LIMITS, "MemorySwapMax", "CPUQuotaPeriodUSec", "IOWeight", "DevicePolicy")
     group = directory(container)
     scope = {file.name: file.read_text() for file in group.parent.glob("*.max") if "hugetlb" not in file.name}
-    before = files(container), show(unit, *names), systemctl("show", "-pDeviceAllow", unit)
+
+    def seen() -> tuple[object, ...]:
+        allowed = sorted(systemctl("show", "-pDeviceAllow", unit).splitlines())
+        return files(container), show(unit, *names), allowed
+
+    before = seen()
     result = update(
         container,
         {
@@ -308,7 +313,7 @@ def test_update_that_fails_without_limits_before(container: Container) -> None:
     )
     assert result.code != 0
     assert "old value" not in result.error
-    assert (files(container), show(unit, *names), systemctl("show", "-pDeviceAllow", unit)) == before
+    assert seen() == before
     assert {file: (group.parent / file).read_text() for file in scope} == scope
     container.delete("--force")
     assert not list(Path("/run/systemd").rglob(f"*{unit}*"))
