@@ -70,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit(f"no runtime to test: '{path}' (make build, or set OCI_RUNTIME)", returncode=4)
     if not _private:
         host.private_mounts()
+        host.open_way(Path(__file__).resolve())
         host.become_subreaper()
         version = subprocess.run([path, "--version"], capture_output=True, timeout=30, check=False).stdout
         wish = config.getoption("--hide-cgroup2")

@@ -3,12 +3,13 @@
 Importing this package is cheap and does nothing; the names below load their rooms on first use.
 """
 
-__all__ = ("OCIError", "Runtime", "__version__")
+__all__ = ("ExecRequest", "OCIError", "Runtime", "__version__")
 __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ociruntime.errors import OCIError
+    from ociruntime.lifecycle.exec import ExecRequest
     from ociruntime.lifecycle.runtime import Runtime
 
 
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> object:
         from ociruntime.lifecycle.runtime import Runtime
 
         return Runtime
+    if name == "ExecRequest":
+        from ociruntime.lifecycle.exec import ExecRequest
+
+        return ExecRequest
     if name == "OCIError":
         from ociruntime.errors import OCIError
 

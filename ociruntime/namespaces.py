@@ -6,10 +6,11 @@ user_namespaces(7), time_namespaces(7).
 """
 
 import posix
+from errno import EINVAL
 from itertools import pairwise
 
 from ociruntime import plan
-from ociruntime.errors import ConfigError
+from ociruntime.errors import ConfigError, StepError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,6 +224,13 @@ def host_id(ranges: "Ranges | None", number: int) -> "int | None":
         if container <= number < container + size:
             return outside + number - container
     return None
+
+
+def not_joined(join: "tuple[int, str, str]", errno: int) -> StepError:
+    """The error of an entry of ``Namespaces.joins`` that setns(2) has refused."""
+    flag, path, pointer = join
+    hint = "the runtime is in this user namespace already" if flag == plan.CLONE_NEWUSER and errno == EINVAL else ""
+    return StepError("cannot join the namespace", pointer=pointer, call="setns", errno=errno, path=path, hint=hint)
 
 
 def check_joined(namespaces: Namespaces, uid_text: str, gid_text: str) -> "list[str]":

@@ -1,6 +1,7 @@
 """The map of the house: imports point down, and a command loads what it needs and nothing else."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,6 @@ FLOORS = {
     "capabilities": 2,
     "cgroups": 3,
     "features": 3,
-    "console": 3,
     "hooks": 3,
     "install": 3,
     "intel_rdt": 3,
@@ -105,6 +105,13 @@ def test_imports_point_down(path: Path) -> None:
 def test_every_room_has_a_floor() -> None:
     rooms = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.suffix in ("", ".py")}
     assert rooms - {"__init__", "__pycache__", "_build"} <= set(FLOORS)
+
+
+def test_the_map_names_every_file() -> None:
+    names = set(re.findall(r"`([a-z0-9_]+\.py|[a-z]+/)`", (PACKAGE / "README.md").read_text()))
+    files = {path.name for path in sources() if path.parent.name != "commands"} - {"__init__.py"}
+    assert not files - names
+    assert {f"{path.parent.name}/" for path in sources() if path.parent != PACKAGE} <= names
 
 
 def test_only_shim_imports_the_compiled_module() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import stat
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,31 @@ def private_mounts() -> None:
         raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNS)")
     mount("none", "/", "", MS_REC | MS_PRIVATE)
     mount("none", "/", "", MS_REC | MS_SHARED)
+
+
+def open_way(path: Path) -> None:
+    """Let ordinary users come to a path below closed directories such as /root: in our mount namespace, each is covered
+    by an open directory of the same entries.
+    """
+    for directory in reversed(path.parents):
+        if directory.stat().st_mode & 0o001:
+            continue
+        entries = {
+            name: os.open(directory / name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC) for name in os.listdir(directory)
+        }
+        mount("tmpfs", str(directory), "tmpfs", 0, "mode=755")
+        for name, fd in entries.items():
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISLNK(mode):
+                os.symlink(os.readlink("", dir_fd=fd), directory / name)
+            else:
+                if stat.S_ISDIR(mode):
+                    (directory / name).mkdir()
+                else:
+                    (directory / name).touch()
+                mount(f"/proc/self/fd/{fd}", str(directory / name), "", MS_BIND | MS_REC)
+            os.close(fd)
+        os.chdir(os.getcwd())
 
 
 def own_mountinfo() -> list[str]:

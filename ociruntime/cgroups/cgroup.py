@@ -10,7 +10,7 @@ import posix
 from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EROFS
 
 from ociruntime.cgroups import files
-from ociruntime.errors import ConfigError, StateError, StepError
+from ociruntime.errors import ConfigError, StateError, StepError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -215,6 +215,8 @@ class Cgroup:
             hint = "a rootless runtime needs a cgroup that is delegated to its user"
         elif error.errno == EROFS:
             hint = "cgroups are mounted read-only here"
+        elif error.errno in (EACCES, EPERM) and posix.geteuid():
+            hint = "--rootless true lets a container that asks for no cgroup do without one"
         elif error.errno in (ENOENT, EPERM, EACCES):
             hint = "another mount may hide the cgroup file system"
         elif error.errno == EINVAL:
@@ -416,7 +418,14 @@ class NoCgroup(Cgroup):
     def lower(self, resources: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
         from ociruntime.cgroups import limits_v2
 
-        return limits_v2.writes(resources, (), pointer=pointer)
+        try:
+            writes = limits_v2.writes(resources, (), pointer=pointer)
+            where = writes[0].pointer if writes else ""
+        except UnsupportedError as error:
+            where = error.pointer
+        if where:
+            raise UnsupportedError("a limit", "a cgroup, and the container has none", pointer=where)
+        return []
 
     def _apply_devices(self, resources: "dict[str, Any]", pointer: str) -> None:
         from ociruntime.cgroups import devices

@@ -31,6 +31,7 @@ _CRI_SECTIONS = {
     2: ("plugins", "io.containerd.grpc.v1.cri"),
     3: ("plugins", "io.containerd.cri.v1.runtime"),
 }
+_UNCHANGED = "nothing was changed"
 _HEADER = "# Written by 'ociruntime install'; 'ociruntime install --remove' takes it out again.\n"
 
 
@@ -110,7 +111,7 @@ def docker(places: "Places", wish: Wish) -> Plan:
     config = _json(places, path, before) if before is not None and before.strip() else {}
     runtimes = config.get("runtimes", {})
     if not isinstance(runtimes, dict):
-        raise ConfigError("is not an object", pointer="/runtimes", path=places.shown(path))
+        raise ConfigError("is not an object", pointer="/runtimes", path=places.shown(path), hint=_UNCHANGED)
     wanted = json.loads(json.dumps(config))
     if wish.remove:
         _drop(wanted, "runtimes", wish.name)
@@ -154,7 +155,9 @@ def containerd(places: "Places", wish: Wish) -> Plan:
     version = parsed.get("version", 1)
     section = _CRI_SECTIONS.get(version)
     if section is None:
-        raise ConfigError(f"version {version} is not known", pointer="/version", path=places.shown(path))
+        raise ConfigError(
+            f"version {version} is not known", pointer="/version", path=places.shown(path), hint=_UNCHANGED
+        )
     _check_imports(places, path, parsed, section)
     place = (*section, "containerd", "runtimes", wish.name)
     options: dict[str, Any] = {"BinaryName": wish.path}
@@ -199,7 +202,7 @@ def _toml(places: "Places", path: str, data: bytes) -> "dict[str, Any]":
     try:
         return tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not valid TOML: {error}", path=places.shown(path)) from None
+        raise ConfigError(f"not valid TOML: {error}", path=places.shown(path), hint=_UNCHANGED) from None
 
 
 def _json(places: "Places", path: str, data: bytes) -> "dict[str, Any]":
@@ -224,10 +227,10 @@ def _json(places: "Places", path: str, data: bytes) -> "dict[str, Any]":
             path=places.shown(path),
             line=line,
             column=column,
-            hint="nothing was changed",
+            hint=_UNCHANGED,
         ) from None
     if not isinstance(config, dict):
-        raise ConfigError("not a JSON object", path=places.shown(path), hint="nothing was changed")
+        raise ConfigError("not a JSON object", path=places.shown(path), hint=_UNCHANGED)
     return config
 
 

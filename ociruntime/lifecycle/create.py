@@ -483,8 +483,7 @@ class _Creation:
                 "", step="oom_score_adj", pointer="/process/oomScoreAdj", call=message.call, errno=message.errno
             )
         if message.call == "setns" and message.value < len(self.spaces.joins):
-            _, path, pointer = self.spaces.joins[message.value]
-            return StepError("cannot join the namespace", pointer=pointer, call="setns", errno=message.errno, path=path)
+            return namespaces.not_joined(self.spaces.joins[message.value], message.errno)
         if "timens" in message.detail or message.detail == "time":
             pointer = "/linux/timeOffsets"
         return StepError(

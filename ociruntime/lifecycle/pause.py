@@ -24,6 +24,7 @@ def pause(runtime: "Runtime", container_id: str) -> None:
                 container_id=container_id,
                 expected=(status.CREATED, status.RUNNING),
                 actual=actual,
+                hint="it is paused already" if actual == status.PAUSED else "",
             )
         manager.from_state(state.cgroup).freeze()
 

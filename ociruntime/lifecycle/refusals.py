@@ -15,6 +15,9 @@ OWNERS = {
     "cgroup2": "the cgroup namespace",
 }
 
+# File systems that say themselves that user namespaces may mount them (FS_USERNS_MOUNT): an EPERM of these is another.
+FOR_USERS = ("tmpfs", "ramfs", "devpts", "overlay", "fuse", "binder", "bpf")
+
 
 def hint(op: "Op", call: str, errno: int) -> str:
     """What to tell about a mount, bind or pin op that failed in this call; "" if there is nothing to tell."""
@@ -41,6 +44,6 @@ def _new(kind: str, call: str) -> str:
             f"a new {kind} is for the owner of {OWNERS[kind]}: the container needs one of its own beside its user "
             "namespace, or a bind of the host's"
         )
-    if call == "fsopen":
+    if call == "fsopen" or (call == "fsconfig" and kind not in FOR_USERS):
         return f"the kernel does not let a user namespace mount the file system type '{kind}'"
     return ""

@@ -13,6 +13,7 @@ Safe in threads: no global state, nothing is forked but the C child.
 
 import posix
 
+from ociruntime.errors import UsageError
 from ociruntime.state.store import StateRoot
 
 TYPE_CHECKING = False
@@ -51,12 +52,15 @@ if TYPE_CHECKING:
         interruptible: bool
 
 
+CGROUP_MANAGERS = ("cgroupfs", "systemd", "disabled")
+
+
 class Runtime:
     """Operations on the containers of one state root.
 
     root: absolute path of the state root, made when first needed. rootless: True, False, or "auto" (by euid and user
     namespace). cgroup_manager: "cgroupfs", "systemd", or "disabled" (the container stays in the caller's cgroups).
-    log: where warnings go (default: stderr).
+    log: where warnings go (default: stderr). Raises UsageError for anything else.
     """
 
     __slots__ = ("cgroup_manager", "log", "rootless", "states")
@@ -73,6 +77,12 @@ class Runtime:
             from ociruntime.log import Log
 
             log = Log()
+        if root[:1] != "/" or not root.strip("/"):
+            raise UsageError(f"root is an absolute path of a directory below '/', not '{root}'")
+        if rootless not in (True, False, "auto"):
+            raise UsageError(f"rootless is True, False or 'auto', not '{rootless}'")
+        if cgroup_manager not in CGROUP_MANAGERS:
+            raise UsageError(f"cgroup_manager is one of {', '.join(CGROUP_MANAGERS)}, not '{cgroup_manager}'")
         self.log = log
         self.states = StateRoot(root)
         self.rootless: bool | None = None if rootless == "auto" else bool(rootless)
@@ -131,6 +141,7 @@ class Runtime:
     def exec(self, request: "ExecRequest") -> int:
         """Run another process in a container: its exit status (128 + signal), or 0 at once if request.detach.
 
+        request: ociruntime.ExecRequest, which takes what the command's flags do.
         Raises StateError unless the container runs; ConfigError, StepError when the process cannot be run.
         """
         from ociruntime.lifecycle import exec as executing, foreground
@@ -243,9 +254,9 @@ class Runtime:
         kill.kill(self, container_id, signal, everything=all)
 
     def delete(self, container_id: str, *, force: bool = False) -> None:
-        """Delete a stopped or created container; force.
+        """Delete a stopped or created container; force: any, after SIGKILL, and none is fine.
 
-        Any, after SIGKILL. Source: runtime-spec runtime.md, "Delete".
+        Source: runtime-spec runtime.md, "Delete".
         """
         from ociruntime.lifecycle import delete
 

@@ -7,7 +7,7 @@ from ociruntime import host, intel_rdt
 from ociruntime.cgroups import limits, manager
 from ociruntime.cgroups.update import Update
 from ociruntime.config import load, validate
-from ociruntime.errors import OCIError, StateError
+from ociruntime.errors import ConfigError, OCIError, StateError
 from ociruntime.state import status
 
 TYPE_CHECKING = False
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ociruntime.lifecycle.runtime import Runtime
     from ociruntime.state.model import State
     from ociruntime.state.store import StateDir
+
+# Members of linux.resources.
+_MEMBERS = ("blockIO", "cpu", "devices", "hugepageLimits", "memory", "network", "pids", "rdma", "unified")
 
 
 def update(
@@ -30,6 +33,9 @@ def update(
 ) -> None:
     """See ``Runtime.update``."""
     validate.check(resources, b"", "", "resources")
+    if resources and not any(name in resources for name in _MEMBERS):
+        # Unknown members are passed over, but here nothing would be left: a whole config.json, say.
+        raise ConfigError("no limit is named", hint=f"members of linux.resources are expected: {', '.join(_MEMBERS)}")
     schema = intel_rdt.schema_lines({"l3CacheSchema": l3_cache_schema, "memBwSchema": mem_bw_schema})
     with runtime.states.open(container_id) as directory:
         directory.lock()

@@ -63,6 +63,11 @@ def _failure(error: OSError, reason: str, path: str, hint: str = "") -> StepErro
     return StepError(reason, step="state", path=path, errno=error.errno or 0, hint=hint)
 
 
+def _own_root() -> str:
+    """What an ordinary user is told who cannot use a state root."""
+    return "give --root a directory of your own, or set XDG_RUNTIME_DIR" if posix.geteuid() else ""
+
+
 def _make_directories(path: str) -> None:
     """mkdir -p with mode 0700; an existing directory is left as it is."""
     try:
@@ -104,8 +109,7 @@ class StateRoot:
         except NotADirectoryError as error:
             raise _failure(error, "the state root must be a directory and not a symlink", path) from None
         except OSError as error:
-            hint = "give --root a directory of your own, or set XDG_RUNTIME_DIR" if posix.geteuid() else ""
-            raise _failure(error, "cannot open the state root", path, hint) from None
+            raise _failure(error, "cannot open the state root", path, _own_root()) from None
         facts = posix.fstat(fd)
         # Whoever can write here decides what we signal and remove. A group of one's own, as an umask of 002 makes
         # directories writable for, holds nobody else.
@@ -139,7 +143,7 @@ class StateRoot:
         try:
             fd = posix.open(".", _DIRECTORY, dir_fd=path_fd)
         except OSError as error:
-            raise _failure(error, "cannot read the state root", self.path) from None
+            raise _failure(error, "cannot read the state root", self.path, _own_root()) from None
         finally:
             posix.close(path_fd)
         try:
@@ -165,7 +169,7 @@ class StateRoot:
             directory.close()
             if error.errno == EEXIST:
                 raise ExistsError(container_id) from None
-            raise _failure(error, "cannot make the container's directory", directory.path) from None
+            raise _failure(error, "cannot make the container's directory", directory.path, _own_root()) from None
         try:
             directory.fd = posix.open(container_id, _DIRECTORY, dir_fd=root_fd)
             directory.lock()

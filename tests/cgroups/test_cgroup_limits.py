@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ociruntime.cgroups import files, limits, limits_v1, limits_v2
+from ociruntime.cgroups.cgroup import NoCgroup
 from ociruntime.cgroups.limits import CgroupWrite
 from ociruntime.errors import ConfigError, OCIError, StepError, UnsupportedError
 
@@ -413,3 +414,11 @@ def test_refusals_carry_a_hint(
     assert (error.pointer, error.errno) == ("/p", number)
     assert error.path.endswith("/leaf/the.file")
     assert hint in error.hint
+
+
+@pytest.mark.parametrize("resources", [{"pids": {"limit": 5}}, {"unified": {"cgroup.max.depth": "3"}}])
+def test_limits_without_a_cgroup(resources: "dict[str, Any]") -> None:
+    with pytest.raises(UnsupportedError, match="a limit needs a cgroup, and the container has none") as caught:
+        NoCgroup().lower(resources, P)
+    assert caught.value.pointer.startswith(f"{P}/{next(iter(resources))}/")
+    assert NoCgroup().lower({"pids": {}}, P) == []

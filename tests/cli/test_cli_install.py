@@ -46,7 +46,7 @@ def test_no_newline_at_the_end(tmp_path: Path, capfd: Capture) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "--for is podman, containerd, docker, crio, not ''"),
+        ([], "--for is podman, containerd, docker or crio, and is missing"),
         (["--for", "lxc"], "not 'lxc'"),
         (["--for", "docker"], "--path is needed"),
         (["--for", "docker", "--path", "/x", "--name", "a b"], "'a b'"),

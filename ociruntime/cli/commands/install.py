@@ -54,7 +54,11 @@ def run(options: "Options", arguments: "list[str]", context: "Context") -> int:
 
     engine, dry = options.text("for"), options.flag("dry-run")
     if engine not in ENGINES:
-        raise UsageError(f"--for is {', '.join(ENGINES)}, not '{engine}'", command="install")
+        *others, last = ENGINES
+        raise UsageError(
+            f"--for is {', '.join(others)} or {last}, " + (f"not '{engine}'" if engine else "and is missing"),
+            command="install",
+        )
     remove, prefix = options.flag("remove"), absolute(options.text("destdir") or "/")
     path = absolute(options.text("path")) if options.text("path") else "" if remove else own_path()
     if not remove and prefix == "/":
