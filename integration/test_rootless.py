@@ -331,6 +331,29 @@ def test_proc_of_the_host(single: Container) -> None:
     assert mount_at(report["mountinfo"], "/proc").type == "proc"
 
 
+@pytest.mark.ours_only("hints")
+@pytest.mark.parametrize(
+    ("section", "value", "pointer", "words"),
+    [
+        ("devices", {"path": "/dev/no-such", "type": "c", "major": 1, "minor": 3}, "/linux/devices/0", "from the host"),
+        ("mounts", {"type": "ext4", "source": "/dev/no-such", "destination": "/data"}, "/mounts/", "'ext4'"),
+        ("oomScoreAdj", -900, "/process/oomScoreAdj", "CAP_SYS_RESOURCE"),
+    ],
+)
+def test_what_users_cannot_have(single: Container, section: str, value: object, pointer: str, words: str) -> None:
+    """The error says whose right it is [A4]."""
+    if section == "devices":
+        single.bundle.linux(devices=[value])
+    elif section == "mounts":
+        single.bundle.config["mounts"].append(value)
+    else:
+        single.bundle.process(**{section: value})
+    result = single.create(check=False)
+    assert result.code != 0
+    assert pointer in result.error
+    assert words in result.error.partition("(hint: ")[2]
+
+
 # ---- the whole life
 
 
@@ -389,6 +412,7 @@ def test_another_users_container(mine: Container, users: Users) -> None:
             assert result.code != 0, words
         if mine.runtime.ours:
             assert "permission denied" in result.error, words
+            assert "--root" in result.error, words
     assert mine.state()["status"] == "running"
 
 

@@ -206,6 +206,7 @@ def test_bad_flags(running: Container, flags: list[str], words: str) -> None:
         (b'{"unified": {"memory.max": "1"}}', "/unified"),
         (b'{"rdma": {"mlx5_1": {"hcaHandles": 3}}}', "/rdma/mlx5_1"),
         (b'{"devices": [{"allow": true, "access": ""}]}', "/devices/0/access"),
+        (b'{"linux": {"resources": {"pids": {"limit": 3}}}}', "no limit is named"),
     ],
 )
 def test_bad_files(running: Container, data: bytes, words: str) -> None:
