@@ -255,6 +255,15 @@ def test_debug(container: Container, tmp_path: Path) -> None:
         assert any(record["level"] == "debug" for record in records)
 
 
+@pytest.mark.ours_only("others pass over it in silence")
+def test_debug_names_what_is_ignored(container: Container, tmp_path: Path) -> None:
+    """A misspelt member is ignored, as the specification has it; --debug tells [F7, G5]."""
+    container.bundle.config["linux"]["sysctls"] = {}
+    log = tmp_path / "log"
+    container.create(options=["--debug", "--log", str(log), "--log-format", "json"])
+    assert any("/linux/sysctls" in json.loads(line)["msg"] for line in log.read_text().splitlines())
+
+
 def test_unwritable_log(runtime: Runtime) -> None:
     """A log that cannot be opened is an error [G3]."""
     assert runtime("list", options=["--log", "/no/such/dir/log"]).code != 0

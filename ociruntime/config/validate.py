@@ -17,3 +17,14 @@ def check(document: object, data: bytes, path: str, kind: str = "config") -> Non
         from ociruntime.config.explain import explain
 
         raise explain(document, data, path, kind, pointer)
+
+
+def ignored(document: object) -> "list[str]":
+    """What is passed over in a config.json because no schema names it, in words. Slow: for debug lines."""
+    full_interpreter()
+    from ociruntime.config import explain
+
+    return [
+        f"{pointer}: not known, ignoring" + (f" (hint: did you mean '{near}'?)" if near else "")
+        for pointer, near in explain.unknown_members(document)
+    ]

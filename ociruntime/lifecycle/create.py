@@ -10,7 +10,7 @@ from time import monotonic_ns, time_ns
 
 from ociruntime import hooks, host, namespaces, process
 from ociruntime.cgroups import manager
-from ociruntime.config import load
+from ociruntime.config import load, validate
 from ociruntime.errors import ConfigError, OCIError, StepError, UnsupportedError, from_oserror
 from ociruntime.jsontext import dumps
 from ociruntime.lifecycle import lower as lowering
@@ -144,6 +144,9 @@ def create(runtime: "Runtime", request: CreateRequest) -> Created:
     """Create a container. On any failure nothing is left: process, cgroup, mount, state directory, pid file."""
     phases = [("begin", monotonic_ns())]
     config, data = load.load(request.config_file or f"{request.bundle}/config.json")
+    if runtime.log.debugging:
+        for text in validate.ignored(config):
+            runtime.log.debug(text)
     phases.append(("config read and validated", monotonic_ns()))
     facts = host.probe(runtime.rootless)
     if facts.kernel < MINIMUM_KERNEL:

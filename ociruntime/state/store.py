@@ -278,11 +278,6 @@ class StateDir:
             raise NotFoundError(self.container_id)
         self.locked = True
 
-    def unlock(self) -> None:
-        """Release the lock before the directory is closed."""
-        flock(self.fd, LOCK_UN)
-        self.locked = False
-
     def busy(self) -> bool:
         """Tell whether somebody else holds the lock: a create in progress, say."""
         if self.locked:

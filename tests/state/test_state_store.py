@@ -226,7 +226,7 @@ def test_lock_is_waited_for(root: StateRoot) -> None:
 def test_lock_of_a_removed_container(root: StateRoot) -> None:
     with root.reserve("web") as first, root.open("web") as second, root.open("web") as third:
         first.remove()
-        first.unlock()
+        first.close()
         with pytest.raises(NotFoundError):
             second.lock()
         second.close()
