@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,24 @@ def test_id_maps_in_words(container: Container) -> None:
     report = container.command("ns", "-f", "json").ok().json
     assert report["status"] == "created"
     assert report["gidMappings"] == [{"containerID": 0, "hostID": 500000, "size": 10}]
+
+
+@pytest.mark.requires("userns")
+def test_many_lines(new_container: Callable[..., Container]) -> None:
+    """A map longer than what the kernel gives in one read: all lines are told, and joined [L6]."""
+    lines = [{"containerID": n, "hostID": 400000 + 2 * n, "size": 1} for n in range(300)]
+    first = new_container()
+    first.bundle.user_namespace()
+    first.bundle.linux(uidMappings=lines, gidMappings=[{"containerID": 0, "hostID": 400000, "size": 10}])
+    first.create()
+    assert len(Path(f"/proc/{first.pid}/uid_map").read_text().splitlines()) == 300
+    report = first.command("ns", "-f", "json").ok().json
+    assert report["uidMappings"] == lines
+    second = new_container()
+    second.bundle.user_namespace()
+    second.bundle.linux(**{key: first.bundle.config["linux"][key] for key in ("uidMappings", "gidMappings")})
+    second.bundle.namespace("user", f"/proc/{first.pid}/ns/user")
+    assert len(second.report()["uid_map"].splitlines()) == 300
 
 
 @pytest.mark.requires("file:/usr/bin/unshare")

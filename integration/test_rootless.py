@@ -104,9 +104,11 @@ def test_several_ids(mine: Container, alice: User) -> None:
     assert (found.st_uid, found.st_gid) == (alice.first + 1000, alice.first + 2000)
 
 
-def test_ten_lines(mine: Container, alice: User) -> None:
-    """A map of ten lines arrives as ten lines."""
+@pytest.mark.parametrize("count", [10, 200])
+def test_many_lines(mine: Container, alice: User, count: int) -> None:
+    """A map of ten lines arrives as ten lines; so does one that is longer than what the kernel gives in one read."""
     lines = [{"containerID": n, "hostID": alice.first + 10 * n, "size": 3 if n == 9 else 1} for n in range(1, 10)]
+    lines += [{"containerID": n, "hostID": alice.first + 10 * n, "size": 1} for n in range(20, 10 + count)]
     mine.bundle.linux(
         uidMappings=[{"containerID": 0, "hostID": alice.uid, "size": 1}, *lines],
         gidMappings=[*lines, {"containerID": 0, "hostID": alice.gid, "size": 1}],
@@ -115,7 +117,8 @@ def test_ten_lines(mine: Container, alice: User) -> None:
     report = mine.report()
     wanted = [[str(line[key]) for key in ("containerID", "hostID", "size")] for line in lines]
     for key, own in (("uid_map", alice.uid), ("gid_map", alice.gid)):
-        assert sorted(line.split() for line in report[key].splitlines()) == [["0", str(own), "1"], *wanted]
+        found = sorted((line.split() for line in report[key].splitlines()), key=lambda words: int(words[0]))
+        assert found == [["0", str(own), "1"], *wanted]
 
 
 @pytest.mark.parametrize(("count", "pointer"), [(400, "/linux/uidMappings/340"), (330, "/linux/uidMappings")])

@@ -20,7 +20,8 @@ def read(path: str, directory: "int | None" = None) -> bytes:
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=directory)
     try:
         data = posix.read(fd, 4096)
-        if len(data) < 4096:
+        # Whole lines fill a page: less than a page is not the end when the next line is too long for the rest of it.
+        if len(data) < 2048:
             return data
         parts = [data]
         size = len(data)

@@ -15,13 +15,20 @@ STOPPED = "stopped"
 
 
 def read_file(path: str, size: int = 4096) -> bytes:
-    """Return up to size bytes of a small kernel file, b"" when it cannot be read."""
+    """Return up to size bytes of a kernel file, b"" when it cannot be read."""
     try:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:
         return b""
     try:
-        return posix.read(fd, size)
+        data = posix.read(fd, min(size, 65536))
+        # The kernel gives whole lines, and no more than a page of them at a time.
+        while 2048 <= len(data) < size:
+            more = posix.read(fd, min(size - len(data), 65536))
+            if not more:
+                break
+            data += more
+        return data
     except OSError:
         return b""
     finally:

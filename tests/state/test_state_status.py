@@ -37,6 +37,16 @@ def state_of(pid: int, **changes: object) -> State:
     return state
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/kallsyms"), reason="no /proc/kallsyms")
+def test_files_of_more_than_a_page() -> None:
+    """The kernel gives them in parts, each a few bytes short of a page."""
+    with open("/proc/kallsyms", "rb") as file:
+        whole = file.read(200000)
+    assert status.read_file("/proc/kallsyms", len(whole)) == whole
+    assert status.read_file("/proc/kallsyms", 3000) == whole[:3000]
+    assert status.read_file("/no/such") == b""
+
+
 def test_process_stat() -> None:
     letter, started = status.process_stat(os.getpid())
     assert letter in "RS"
