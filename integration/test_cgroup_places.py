@@ -265,7 +265,7 @@ def test_read_only_cgroups_of_a_rootless_runtime(read_only: Container, leaks: Le
     assert "/cpu/shares: a limit needs a cgroup, and the container has none" in result.error
     result = read_only.execute("report", flags=["--cgroup", "sub"])
     assert result.code == 255
-    assert "--cgroup: the container has no cgroup" in result.error
+    assert "--cgroup needs a container's cgroup" in result.error
     assert read_only.finish() == 137
     read_only.delete()
 

@@ -3,6 +3,10 @@
 from ociruntime.config import _generated
 from ociruntime.fullpython import full_interpreter
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.log import Log
+
 
 def check(document: object, data: bytes, path: str, kind: str = "config") -> None:
     """Accept the document, or raise ConfigError with pointer, reason, line and column.
@@ -19,12 +23,11 @@ def check(document: object, data: bytes, path: str, kind: str = "config") -> Non
         raise explain(document, data, path, kind, pointer)
 
 
-def ignored(document: object) -> "list[str]":
-    """What is passed over in a config.json because no schema names it, in words. Slow: for debug lines."""
-    full_interpreter()
-    from ociruntime.config import explain
+def name_ignored(document: object, log: "Log") -> None:
+    """A debug line for each member of a config.json that is passed over, because no schema names it."""
+    if log.debugging:
+        full_interpreter()
+        from ociruntime.config import explain
 
-    return [
-        f"{pointer}: not known, ignoring" + (f" (hint: did you mean '{near}'?)" if near else "")
-        for pointer, near in explain.unknown_members(document)
-    ]
+        for pointer, near in explain.unknown_members(document):
+            log.debug(f"{pointer}: not known, ignoring" + (f" (hint: did you mean '{near}'?)" if near else ""))

@@ -144,9 +144,7 @@ def create(runtime: "Runtime", request: CreateRequest) -> Created:
     """Create a container. On any failure nothing is left: process, cgroup, mount, state directory, pid file."""
     phases = [("begin", monotonic_ns())]
     config, data = load.load(request.config_file or f"{request.bundle}/config.json")
-    if runtime.log.debugging:
-        for text in validate.ignored(config):
-            runtime.log.debug(text)
+    validate.name_ignored(config, runtime.log)
     phases.append(("config read and validated", monotonic_ns()))
     facts = host.probe(runtime.rootless)
     if facts.kernel < MINIMUM_KERNEL:

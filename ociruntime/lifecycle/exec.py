@@ -409,8 +409,6 @@ class _Execution:
         """v1: the files through which the exec process joins by itself; a path without controllers is for all."""
         chosen = {controller: path for controller, path in self.request.cgroups if controller}
         everywhere = [path for controller, path in self.request.cgroups if not controller]
-        if self.request.cgroups and self.cgroup.mode == "none":
-            raise ConfigError("--cgroup: the container has no cgroup")
         for controller in chosen:
             if controller not in self.cgroup.paths:
                 raise ConfigError(f"--cgroup: the container has no cgroup of controller '{controller}'")
