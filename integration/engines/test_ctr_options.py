@@ -23,7 +23,8 @@ def test_user_namespace(ctr: Ctr, sandbox: Sandbox) -> None:
     options = ["--uidmap", "0:100000:2000", "--gidmap", "0:200000:2000"]
     name = ctr.detached(*FOREVER, options=options)
     script = (
-        "id -u; cat /proc/self/uid_map /proc/self/gid_map; stat -c %u:%g /bin; touch /root/x; stat -c %u:%g /root/x"
+        "id -u; cat /proc/self/uid_map /proc/self/gid_map; stat -c %u:%g /bin; touch /root/x; stat -c %u:%g /root/x;"
+        " sleep 0.2"
     )
     words = ctr.exec(name, "sh", "-c", script).ok().text.split()
     assert words == ["0", *("0", "100000", "2000"), *("0", "200000", "2000"), "0:0", "0:0"]

@@ -13,6 +13,8 @@ from integration.engines.sandbox import Running, Sandbox, Watch
 from integration.lib.container import wait_until
 
 FOREVER = ["sleep", "1000"]
+# ctr can miss the output of a command that is gone before ctr has opened its end
+LINGER = "trap 'sleep 0.2' EXIT"
 
 
 def shims(sandbox: Sandbox, name: str) -> list[int]:
@@ -32,7 +34,7 @@ def shims(sandbox: Sandbox, name: str) -> list[int]:
 def test_exec(ctr: Ctr, status: int) -> None:
     """task exec: streams apart, and the status."""
     name = ctr.detached(*FOREVER)
-    result = ctr.exec(name, "sh", "-c", f"echo to-out; echo to-err >&2; exit {status}")
+    result = ctr.exec(name, "sh", "-c", f"{LINGER}; echo to-out; echo to-err >&2; exit {status}")
     assert (result.code, result.out, result.err) == (status, b"to-out\n", b"to-err\n")
     ctr.remove(name, "--force")
 
@@ -40,7 +42,9 @@ def test_exec(ctr: Ctr, status: int) -> None:
 def test_exec_options(ctr: Ctr) -> None:
     """--cwd and --user; the environment is the container's."""
     name = ctr.detached(*FOREVER, options=["--env", "A=b"])
-    result = ctr.exec(name, "sh", "-c", "pwd; id -u; id -g; echo $A", options=["--cwd", "/srv", "--user", "1000:1001"])
+    result = ctr.exec(
+        name, "sh", "-c", f"{LINGER}; pwd; id -u; id -g; echo $A", options=["--cwd", "/srv", "--user", "1000:1001"]
+    )
     assert result.ok().text.split() == ["/srv", "1000", "1001", "b"]
     ctr.remove(name, "--force")
 
@@ -114,7 +118,7 @@ def test_commands_at_once(ctr: Ctr) -> None:
     """Ten commands in one task."""
     name = ctr.detached(*FOREVER)
     with ThreadPoolExecutor(10) as pool:
-        results = list(pool.map(lambda n: ctr.exec(name, "sh", "-c", f"echo {n}; exit {n}"), range(10)))
+        results = list(pool.map(lambda n: ctr.exec(name, "sh", "-c", f"{LINGER}; echo {n}; exit {n}"), range(10)))
     assert [(result.code, result.text) for result in results] == [(n, f"{n}\n") for n in range(10)]
     ctr.remove(name, "--force")
 
