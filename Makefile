@@ -104,10 +104,8 @@ integration-rootless: $(STAMPS)/venv-dev $(STAMPS)/system-test build
 # unit has the C tests too
 check: lint type unit
 
-ROOTLESS_SAMPLE = $(addprefix integration/test_,$(addsuffix .py,create devices namespaces start state))
 test: $(STAMPS)/venv-dev $(STAMPS)/system-test lab-packages build
-	$(VENV)/bin/pytest -q --rootless $(ROOTLESS_SAMPLE)
-	IT_LAB=1 $(VENV)/bin/pytest -q tests integration
+	integration/test.sh $(VENV)/bin/pytest
 
 # ---- a machine of our own: integration/lab/README.md ----
 
