@@ -565,10 +565,10 @@ def test_name_of_a_failed_unit(container: Container) -> None:
     assert show(unit, "ActiveState")["ActiveState"] == "active"
 
 
-def test_twenty(new_managed: Callable[..., Container]) -> None:
-    """Made and removed one after the other, 200 of them with IT_SLOW=1: nothing is left [D16]."""
+def test_one_after_the_other(new_managed: Callable[..., Container], slow: bool) -> None:
+    """Made and removed, 20 of them, 200 with --slow: nothing is left [D16]."""
     first = new_managed()
-    for _ in range(200 if os.environ.get("IT_SLOW") else 20):
+    for _ in range(200 if slow else 20):
         first.create()
         first.delete("--force")
         first.reap()
