@@ -250,17 +250,15 @@ def test_binary_is_out_of_reach(running: Container) -> None:
 def test_nobody_inside_can_trace_it(container: Container) -> None:
     """A container that tries to open /proc/PID/{root,cwd,fd,mem,exe} of whatever appears gets nothing of the host."""
     container.begin("pause")
-    watch = container.runtime.spawn("exec", container.id, "/probe", "watch", "2500", stdout=subprocess.PIPE)
-    time.sleep(0.1)
-    end = time.monotonic() + 2
-    while time.monotonic() < end:
+    watch = container.runtime.spawn("exec", container.id, "/probe", "watch", "40", "60000", stdout=subprocess.PIPE)
+    while watch.poll() is None:
         container.execute("exit 0")
     assert watch.stdout is not None
     out = watch.stdout.read()
-    assert watch.wait(10) == 0
+    assert watch.returncode == 0
     watch.stdout.close()
     reply = json.loads(out.splitlines()[-1])
-    assert reply["seen"] > 20
+    assert reply["seen"] >= 40, reply
     assert reply["opened"] == 0, reply
     assert reply["attached"] == 0
 

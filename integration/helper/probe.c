@@ -898,7 +898,10 @@ static int foreign_exe(int pid, dev_t device, ino_t inode)
     return stat(path, &st) == 0 && (st.st_dev != device || st.st_ino != inode);
 }
 
-/* watch MS: tries to get at every process that comes into view and is not a probe like us. Counts what it got. */
+/*
+ * watch COUNT MS: tries to get at every process that comes into view and is not a probe like us, until COUNT of them were
+ * seen, MS milliseconds at most. Counts what it got.
+ */
 static void command_watch(char **a)
 {
     struct timespec now, start;
@@ -908,7 +911,7 @@ static void command_watch(char **a)
     stat("/proc/self/exe", &exe);
     stat("/", &root);
     clock_gettime(CLOCK_MONOTONIC, &start);
-    while (ms < atoi(a[0])) {
+    while (seen < atoi(a[0]) && ms < atoi(a[1])) {
         for (int pid = last + 1; pid < last + 64; pid++) {
             static const char *const links[] = {"root", "cwd"};
             char path[64];
@@ -974,7 +977,7 @@ static const struct {
     {"alloc", 1, command_alloc},   {"kill", 2, command_kill},     {"exec", 1, command_exec},
     {"echo", 1, command_echo},     {"echoerr", 1, command_echoerr}, {"cat", 0, command_cat},
     {"syscall", 1, command_syscall}, {"clock", 0, command_clock}, {"net", 0, command_net},
-    {"tty", 0, command_tty},       {"keyring", 0, command_keyring}, {"winch", 0, command_winch}, {"watch", 1, command_watch}, {"hook", 2, command_hook},
+    {"tty", 0, command_tty},       {"keyring", 0, command_keyring}, {"winch", 0, command_winch}, {"watch", 2, command_watch}, {"hook", 2, command_hook},
     {"swap", 3, command_swap},     {"treatment", 0, command_treatment}, {"notify", 1, command_notify},
 };
 
