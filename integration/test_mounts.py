@@ -289,6 +289,27 @@ def test_slave_sees_new_mounts_of_the_host(container: Container, tmp_path: Path)
         host.umount(str(shared))
 
 
+def test_user_namespace_mounts_nothing_on_the_host(container: Container, tmp_path: Path) -> None:
+    """Its root may mount, but whatever the config says of propagation: in the container only [M6, L11]."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    host.mount("tmpfs", str(shared), "tmpfs")
+    host.mount("none", str(shared), "", host.MS_SHARED)
+    try:
+        (shared / "inner").mkdir()
+        container.bundle.user_namespace()
+        container.bundle.linux(rootfsPropagation="rshared")
+        container.bundle.mount("/data", str(shared), "rbind", "rshared")
+        container.bundle.process(capabilities={name: ["CAP_SYS_ADMIN"] for name in
+                                               ("bounding", "effective", "permitted")})  # fmt: skip
+        container.begin("report", "mount tmpfs /data/inner tmpfs", "pause")
+        assert container.replies[1]["errno"] == 0
+        assert not any("inner" in line for line in host.own_mountinfo())
+        assert any(word.startswith("master:") for word in mount_at(container.replies[0]["mountinfo"], "/data").tags)
+    finally:
+        host.umount(str(shared))
+
+
 def test_order_of_mounts(container: Container, tmp_path: Path) -> None:
     """Mounts are made in the listed order, one over the other [M1]."""
     (tmp_path / "inner").mkdir()

@@ -231,7 +231,7 @@ def _root(context: _Context, name: str, rootfs: "Op", no_pivot: bool) -> None:
 
     Whatever rootfsPropagation says, the host's mounts are slaves while the root is put together: nothing made on the
     way reaches the host. The requested value is set on the new root once it is "/"; binds keep their peers on the
-    host when it is a shared one, which is all that can be told from outside.
+    host when it is a shared one, which is all that can be told from outside. Never in a user namespace.
     """
     at = "/linux/rootfsPropagation"
     result = context.result
@@ -240,7 +240,9 @@ def _root(context: _Context, name: str, rootfs: "Op", no_pivot: bool) -> None:
             raise ConfigError(f"unknown mount propagation '{name}'", pointer=at)
         _needs_mount_namespace(context, at)
         context.propagation = mount_options.PROPAGATION[name]
-    if context.propagation & MS_SHARED:
+    # As copies of mounts in a user namespace's mount namespace are slaves (mount_namespaces(7)): its root must not be able
+    # to mount anything on the host.
+    if context.propagation & MS_SHARED and not context.namespaces.has("user"):
         context.bind_flags = 0
     if not result.mount_namespace:
         rootfs.flags |= plan.NO_BIND

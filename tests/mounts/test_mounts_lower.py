@@ -391,6 +391,14 @@ def test_rootfs_propagation(lowered: Lower, name: str, after: int | None, host_t
     assert result.setup[0] == bound("/d", "/srv/data", (0, 0, private, 0), host_tree)
 
 
+def test_a_user_namespace_has_no_peers_on_the_host(lowered: Lower) -> None:
+    spaces = [{"type": "mount"}, {"type": "user"}]
+    mapping = [{"containerID": 0, "hostID": 1000, "size": 1}]
+    linux = {"rootfsPropagation": "shared", "namespaces": spaces, "uidMappings": mapping, "gidMappings": mapping}
+    result = lowered({"mounts": [{"destination": "/d", "type": "bind", "source": "/srv/data"}], "linux": linux})
+    assert result.setup[0] == bound("/d", "/srv/data", (0, 0, 0, 0), HOST_TREE)
+
+
 def test_a_bind_keeps_the_propagation_it_asks_for(lowered: Lower) -> None:
     entry = {"destination": "/d", "type": "bind", "source": "/srv/data", "options": ["rslave"]}
     result = lowered({"mounts": [entry], "linux": {"rootfsPropagation": "private"}})
