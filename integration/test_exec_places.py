@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
