@@ -240,8 +240,8 @@ def _root(context: _Context, name: str, rootfs: "Op", no_pivot: bool) -> None:
             raise ConfigError(f"unknown mount propagation '{name}'", pointer=at)
         _needs_mount_namespace(context, at)
         context.propagation = mount_options.PROPAGATION[name]
-    # As copies of mounts in a user namespace's mount namespace are slaves (mount_namespaces(7)): its root must not be able
-    # to mount anything on the host.
+    # The root of a user namespace must not be able to mount on the host: binds are slaves there, as in the copies that
+    # the kernel makes for one (mount_namespaces(7)).
     if context.propagation & MS_SHARED and not context.namespaces.has("user"):
         context.bind_flags = 0
     if not result.mount_namespace:
