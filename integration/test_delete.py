@@ -162,6 +162,8 @@ def test_cgroup_that_another_container_uses_now(
     second = new_container()
     second.bundle.linux(cgroupsPath=container.bundle.config["linux"]["cgroupsPath"])
     second.begin("pause")
+    if container.runtime.ours:
+        container.kill("KILL", flags=["--all"], check=False)
     container.delete(*flags, check=False)
     assert alive(second.pid)
     assert second.state()["status"] == "running"

@@ -228,7 +228,9 @@ class Unit:
         if not self.started:
             return
         with self.connect() as systemd:
-            if ended:
+            if self.is_another():
+                pass  # it ended a moment ago, and the name is in use again
+            elif ended:
                 systemd.reset_failed()
             elif self.inode or systemd.description() == self.description:
                 systemd.stop()

@@ -24,7 +24,8 @@ def kill(runtime: "Runtime", container_id: str, signal: int, *, everything: bool
         actual, pid = status.derive(state, directory)
     this_boot = state.boot_id == status.boot_id()  # otherwise the cgroup of that name is a stranger's
     if everything:
-        if this_boot:
+        # Processes of a PID namespace end with it: others in the cgroup then belong to somebody else.
+        if this_boot and not (actual == status.STOPPED and state.private_pid_ns):
             _signal_all(state, signal)
         return
     if signal == SIGKILL and not state.private_pid_ns and this_boot and _kill_cgroup(state):

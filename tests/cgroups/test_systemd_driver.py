@@ -228,6 +228,19 @@ def test_the_name_was_used_again(world: World) -> None:
     assert old.exists()
 
 
+def test_the_name_is_used_again_during_delete(world: World) -> None:
+    """Looked at once more when systemd is about to be asked [D16]."""
+    cgroup = world.choose()
+    cgroup.create()
+    again: Any = manager.from_state(cgroup.saved())
+    old = world.scope.rename(world.top / "old")
+    world.start(world.bus.bodies("StartTransientUnit")[0])
+    again.unit.stop()
+    assert "StopUnit" not in world.bus.methods()
+    assert world.scope.exists()
+    assert old.exists()
+
+
 def test_a_unit_that_has_ended_is_not_stopped(world: World) -> None:
     """There may be a failure to forget; a unit that begins right now is somebody else's [D16]."""
     cgroup = world.choose()
