@@ -173,6 +173,7 @@ def test_tmpfs_data(container: Container) -> None:
     assert "size=1024k" in mount_at(report["mountinfo"], "/data").super_options
 
 
+@pytest.mark.requires("kernel:6.8")
 def test_overlay_with_long_paths(container: Container, tmp_path: Path) -> None:
     """An overlay of layers whose names together are longer than what fsconfig(2) takes at once [M3]."""
     layers = [tmp_path / (letter * 120) / "layer" for letter in "abc"]

@@ -357,12 +357,19 @@ def rlimits(process: "dict[str, Any]", at: str = "/process") -> "list[tuple[str,
 def early_score(process: "dict[str, Any]", joins: bool) -> bytes:
     """The score as text, if it has to be written before a user namespace is joined: there the file is the host's."""
     score = process.get("oomScoreAdj")
-    return str(score).encode("ascii") if joins and score is not None else b""
+    if not joins or score is None:
+        return b""
+    _check_score(score, "/process")
+    return str(score).encode("ascii")
+
+
+def _check_score(score: int, at: str) -> None:
+    if not -1000 <= score <= 1000:
+        raise ConfigError(f"{score} is not an OOM score adjustment (-1000 to 1000)", pointer=f"{at}/oomScoreAdj")
 
 
 def _oom_score_adj(score: int, at: str) -> "Op":
-    if not -1000 <= score <= 1000:
-        raise ConfigError(f"{score} is not an OOM score adjustment (-1000 to 1000)", pointer=f"{at}/oomScoreAdj")
+    _check_score(score, at)
     return plan.op("oom_score_adj", f"{at}/oomScoreAdj", args=(score & 0xFFFFFFFFFFFFFFFF,))
 
 

@@ -290,6 +290,14 @@ def test_oom_score_adj(score: int, arg: int) -> None:
     assert lower({"oomScoreAdj": score}).early == [op("oom_score_adj", "/process/oomScoreAdj", args=(arg,))]
 
 
+def test_oom_score_adj_before_a_user_namespace_is_joined() -> None:
+    assert process.early_score({"oomScoreAdj": -5}, True) == b"-5"
+    assert process.early_score({"oomScoreAdj": -5}, False) == process.early_score({}, True) == b""
+    with pytest.raises(ConfigError) as caught:
+        process.early_score({"oomScoreAdj": 123456789}, True)
+    assert caught.value.pointer == "/process/oomScoreAdj"
+
+
 def test_oom_score_adj_is_left_alone_when_absent() -> None:
     assert lower({}).early == []
     assert lower({"oomScoreAdj": None}).early == []

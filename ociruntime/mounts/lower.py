@@ -88,6 +88,7 @@ RDONLY = plan.MOUNT_ATTR_RDONLY
 
 # The longest value that fsconfig(2) takes (strndup_user in the kernel's fs/fsopen.c, with the NUL 256).
 VALUE_MAX = 255
+LAYERS_KERNEL = (6, 8)  # lowerdir+ of overlays
 
 
 class Mounts:
@@ -466,7 +467,7 @@ def _new(
             raise ConfigError(
                 f"{key} {value} is not mapped in the container's user namespace", pointer=f"{at}/options/{place}"
             )
-        data += _parameters(kind, key, value, f"{at}/options/{place}")
+        data += _parameters(kind, key, value, f"{at}/options/{place}", context.host)
     if context.label and kind not in UNLABELLED and options.value(context.label_option) is None:
         data.append((context.label_option, context.label))
     origin = mount.get("source") or ""
@@ -487,16 +488,22 @@ def _new(
     )
 
 
-def _parameters(kind: str, key: str, value: str, at: str) -> "list[tuple[str, str]]":
+def _parameters(kind: str, key: str, value: str, at: str, host: "Host") -> "list[tuple[str, str]]":
     """One option as fsconfig(2) takes it.
 
-    The lower layers of an overlay together are often longer: they go one by one then, which Linux 6.8 can. Not when
+    The lower layers of an overlay together are often longer: they go one by one then, as of LAYERS_KERNEL. Not when
     some are escaped or data-only ("::"): their spelling differs between the two forms.
     """
     if len(value.encode("utf-8", "surrogateescape")) <= VALUE_MAX:
         return [(key, value)]
     if kind == "overlay" and key == "lowerdir" and "\\" not in value and "::" not in value:
-        return [pair for layer in value.split(":") for pair in _parameters(kind, "lowerdir+", layer, at)]
+        if host.kernel < LAYERS_KERNEL:
+            raise UnsupportedError(
+                f"an overlay whose layers have names of more than {VALUE_MAX} bytes together",
+                f"Linux {LAYERS_KERNEL[0]}.{LAYERS_KERNEL[1]}, this is {host.kernel[0]}.{host.kernel[1]}",
+                pointer=at,
+            )
+        return [pair for layer in value.split(":") for pair in _parameters(kind, "lowerdir+", layer, at, host)]
     raise ConfigError(f"{key}: a value of more than {VALUE_MAX} bytes is not taken by fsconfig(2)", pointer=at)
 
 

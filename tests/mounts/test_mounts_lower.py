@@ -521,8 +521,9 @@ def test_long_list_of_layers(lowered: Lower) -> None:
 
     def data(layers: str) -> bytes:
         entry = {"destination": "/d", "type": "overlay", "source": "o", "options": [f"lowerdir={layers}", "volatile"]}
-        return lowered({"mounts": [entry]}).setup[0].strings[3]
+        return lowered({"mounts": [entry]}, host=v2_host(kernel=kernel)).setup[0].strings[3]
 
+    kernel = (6, 8)
     one, two = "/" + "a" * 199, "/" + "b" * 254
     assert data("/a:/b") == b"lowerdir\0/a:/b\0volatile\0\0"
     assert data(f"{one}:{two}") == f"lowerdir+\0{one}\0lowerdir+\0{two}\0volatile\0\0".encode()
@@ -530,6 +531,10 @@ def test_long_list_of_layers(lowered: Lower) -> None:
         with pytest.raises(ConfigError, match="255 bytes") as caught:
             data(refused)
         assert caught.value.pointer == "/mounts/0/options/0"
+    kernel = (6, 1)
+    assert data("/a:/b") == b"lowerdir\0/a:/b\0volatile\0\0"
+    with pytest.raises(UnsupportedError, match=r"needs Linux 6\.8, this is 6\.1"):
+        data(f"{one}:{two}")
 
 
 def test_mount_label(lowered: Lower) -> None:
