@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -355,6 +357,30 @@ def test_what_users_cannot_have(single: Container, section: str, value: object, 
     assert result.code != 0
     assert pointer in result.error
     assert words in result.error.partition("(hint: ")[2]
+
+
+@pytest.mark.ours_only("others have no procfs without a PID namespace of their own")
+def test_the_host_is_not_above_proc(single: Container) -> None:
+    """The waiting init keeps a directory of the host's procfs then; nothing is above it, whoever keeps the old root."""
+    single.bundle.drop_namespace("pid")
+    probe = str(single.bundle.probe)
+    mark = single.bundle.path / "hook.pid"
+    script = f"{probe} sleep 20000 >/dev/null 2>&1 </dev/null & echo $! >{mark}"
+    single.bundle.merge({"hooks": {"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}})
+    single.create()
+    keeper = os.pidfd_open(int(mark.read_text()))
+    try:
+        directory = f"/proc/{single.pid}/fd"
+        opened = single.execute(f"ls {directory}").ok().replies[0]
+        assert opened["errno"] == 0
+        for number in opened["names"]:
+            for above in ("..", "../..", "../../.."):
+                read = single.execute(f"ls {directory}/{number}/{above}").replies[0]
+                assert "etc" not in read["names"], read["path"]
+    finally:
+        signal.pidfd_send_signal(keeper, signal.SIGKILL)
+        select.select([keeper], [], [], 10)
+        os.close(keeper)
 
 
 # ---- the whole life

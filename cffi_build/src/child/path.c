@@ -241,12 +241,13 @@ static int mount_proc(struct child *c, bool pid_only)
 /*
  * A new procfs is refused where the caller sees only part of one (mount_too_revealing: a container in a container) and
  * where the PID namespace is somebody else's. Then the caller's own has to do: pinned while it can still be named, before
- * anything of the image is in view, and its root, not what may be mounted on it.
+ * anything of the image is in view, and its root, not what may be mounted on it. A copy of the mounts, masks and all: from
+ * the mount itself ".." may lead to the root of the host, as long as anybody else keeps that (/proc/PID/fd, until start).
  */
 static int callers_proc(struct child *c, int refused)
 {
     struct statx st;
-    long fd, ret;
+    long fd, ret, tree;
     if (refused != -EPERM || c->pivoted)
         return refused;
     fd = sys_openat(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
@@ -257,7 +258,11 @@ static int callers_proc(struct child *c, int refused)
         sys_close((int)fd);
         return refused;
     }
-    return (int)fd;
+    tree = sys_open_tree((int)fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+    if (tree < 0) /* without a mount namespace of our own nothing is out of reach anyway */
+        return (int)fd;
+    sys_close((int)fd);
+    return (int)tree;
 }
 
 int own_proc(struct child *c)
