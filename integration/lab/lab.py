@@ -60,7 +60,7 @@ def command(machine: Machine, options: argparse.Namespace) -> int:
 def tests(machine: Machine, arguments: list[str], options: argparse.Namespace) -> int:
     """lab test."""
     stage.prepare(machine)
-    report = stage.run(machine, arguments or stage.SELECTION, timeout=options.timeout, sink=to_streams)
+    report = stage.run(machine, arguments or stage.selection(stage.CHOSEN), timeout=options.timeout, sink=to_streams)
     for line in report.lines():
         print(f"lab: {line}", file=sys.stderr)
     if options.report and report.cases:
