@@ -384,6 +384,13 @@ def runtime_v2(runtime: Runtime, v2_prefix: list[str]) -> Runtime:
     return runtime.within(v2_prefix)
 
 
+@pytest.fixture
+def pure(container: Container, runtime_v2: Runtime) -> Container:
+    """The container in a world of cgroup v2 only."""
+    container.runtime = runtime_v2
+    return container
+
+
 @pytest.fixture(scope="session")
 def slow(pytestconfig: pytest.Config) -> bool:
     """Whether the race and loop tests run with their full counts."""

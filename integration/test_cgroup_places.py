@@ -11,24 +11,11 @@ import pytest
 
 from integration.conftest import requires
 from integration.lib import host
-from integration.lib.container import Container, alive, wait_until
+from integration.lib.container import Container, alive, v2_directory, wait_until
 from integration.lib.leaks import Leaks
-from integration.lib.runtime import Runtime
 
 MIB = 1 << 20
 LISTED = Path("/sys/kernel/cgroup/delegate")
-
-
-@pytest.fixture
-def pure(container: Container, runtime_v2: Runtime) -> Container:
-    """The container in a world of cgroup v2 only."""
-    container.runtime = runtime_v2
-    return container
-
-
-def v2_directory(container: Container) -> Path:
-    """The container's cgroup."""
-    return Path(host.cgroup_mounts()[""] + container.bundle.config["linux"]["cgroupsPath"])
 
 
 # -- the owner --

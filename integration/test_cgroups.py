@@ -13,7 +13,6 @@ from integration.conftest import requires
 from integration.lib import host, leaks as leak_tools
 from integration.lib.container import Container, alive, wait_until
 from integration.lib.leaks import Leaks
-from integration.lib.runtime import Runtime
 
 MIB = 1 << 20
 ALLOW_ALL = [{"allow": True, "access": "rwm"}]
@@ -354,13 +353,6 @@ def test_bad_device_rules(container: Container, leaks: Leaks, rule: dict[str, An
 
 
 # -- pure v2 --
-
-
-@pytest.fixture
-def pure(container: Container, runtime_v2: Runtime) -> Container:
-    """The container in a world of cgroup v2 only."""
-    container.runtime = runtime_v2
-    return container
 
 
 def test_v2_placement(pure: Container) -> None:

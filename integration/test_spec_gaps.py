@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from integration.lib import host
-from integration.lib.container import Container
+from integration.lib.container import Container, v2_directory
 from integration.lib.leaks import Leaks
 from integration.lib.probe import mount_at, parse
-from integration.lib.runtime import Runtime
 from integration.test_network import Network, devices
 
 # The table "Linux mount options" of config.md without idmap and ridmap, by its columns.
@@ -166,18 +165,6 @@ def test_failing_startcontainer_hook_ends_the_container(container: Container, le
 
 
 # -- cgroups --
-
-
-@pytest.fixture
-def pure(container: Container, runtime_v2: Runtime) -> Container:
-    """The container in a world of cgroup v2 only."""
-    container.runtime = runtime_v2
-    return container
-
-
-def v2_directory(container: Container) -> Path:
-    """The container's cgroup."""
-    return Path(host.cgroup_mounts()[""] + container.bundle.config["linux"]["cgroupsPath"])
 
 
 def test_unified_writes_any_file(pure: Container) -> None:

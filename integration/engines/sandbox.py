@@ -283,6 +283,15 @@ class Watch:
         assert not report, "left behind:\n" + "\n".join(report)
 
 
+def refused(result: Result, code: int, leaks: Watch, *texts: str) -> None:
+    """the engine has failed with this status, said these words, and left nothing."""
+    assert result.code == code, repr(result)
+    for text in texts:
+        assert text in result.error, repr(result)
+    assert result.out == b""
+    leaks.check()
+
+
 def kept(kind: str, entry: str) -> bool:
     """What engines keep: the parents of their containers' cgroups, the place where network namespaces get names,
     docker's name for the host's own, and podman's mount of its store on itself, which comes and goes. podman leaves its

@@ -9,8 +9,7 @@ import pytest
 
 from integration.engines.docker import Docker
 from integration.engines.image import IMAGE
-from integration.engines.sandbox import Watch
-from integration.lib.runtime import Result
+from integration.engines.sandbox import Watch, refused
 
 NOT_FOUND = [
     ("nosuch", "executable file not found in $PATH"),
@@ -18,15 +17,6 @@ NOT_FOUND = [
     ("/bin/nosuch", "no such file or directory"),
 ]
 NOT_ALLOWED = ["/etc/not-a-program", "/etc", "/dev/null"]
-
-
-def refused(result: Result, code: int, leaks: Watch, *texts: str) -> None:
-    """docker has failed with this status, said these words, and left nothing."""
-    assert result.code == code, repr(result)
-    for text in texts:
-        assert text in result.error, repr(result)
-    assert result.out == b""
-    leaks.check()
 
 
 @pytest.mark.parametrize(("program", "reason"), NOT_FOUND)

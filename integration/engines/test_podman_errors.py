@@ -7,21 +7,11 @@ from pathlib import Path
 import pytest
 
 from integration.engines.engines import Podman
-from integration.engines.sandbox import Sandbox, Watch
-from integration.lib.runtime import Result
+from integration.engines.sandbox import Sandbox, Watch, refused
 
 both = pytest.mark.parametrize("json_log", [pytest.param(False, id="stderr"), pytest.param(True, id="json")])
 
 BAD_LIMIT = ["--pids-limit", "99999999"]  # the kernel takes at most 4194304; podman does not look
-
-
-def refused(result: Result, code: int, leaks: Watch, *texts: str) -> None:
-    """podman has failed with this status, said these words, and left nothing."""
-    assert result.code == code, repr(result)
-    for text in texts:
-        assert text in result.error, repr(result)
-    assert result.out == b""
-    leaks.check()
 
 
 @both

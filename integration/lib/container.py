@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from integration.lib import probe as probes
+from integration.lib import host, probe as probes
 from integration.lib.bundle import CGROUP_PREFIX, PROBE, Bundle
 from integration.lib.runtime import TIMEOUT, Result, Runtime
 
@@ -181,3 +181,8 @@ class Container:
                 os.kill(self.pid, signal.SIGKILL)
         self.reap()
         self.pid_file.unlink(missing_ok=True)
+
+
+def v2_directory(container: Container) -> Path:
+    """The container's cgroup on cgroup v2."""
+    return Path(host.cgroup_mounts()[""] + container.bundle.config["linux"]["cgroupsPath"])
