@@ -67,24 +67,29 @@ class User:
         """Give path, and what is in it, to the user; files of other IDs to those that they are in the container."""
         if not path.exists():
             return
-        self._own(path)
-        for directory, names, files in os.walk(path):
+        self._own(str(path), None)
+        # By descriptors: a test may be exchanging names for links to places of the machine.
+        for _, names, files, directory in os.fwalk(path):
             names[:] = [name for name in names if name != "canary"]  # it must stay as it is
             for name in (*names, *files):
                 if name != "probe":  # shared by all bundles
-                    self._own(Path(directory, name))
+                    self._own(name, directory)
 
-    def _own(self, path: Path) -> None:
-        found = path.lstat()
-        uid, gid = (
-            own if number == 0 else number + self.first if number < SUBIDS and number != own else number
-            for number, own in ((found.st_uid, self.uid), (found.st_gid, self.gid))
-        )
-        if (uid, gid) != (found.st_uid, found.st_gid):
-            with contextlib.suppress(OSError):  # read-only places
-                os.chown(path, uid, gid, follow_symlinks=False)
-                if not path.is_symlink():
-                    path.chmod(stat.S_IMODE(found.st_mode))
+    def _own(self, name: str, directory: int | None) -> None:
+        with contextlib.suppress(OSError):  # read-only places, names that are gone
+            file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                found = os.fstat(file)
+                uid, gid = (
+                    own if number == 0 else number + self.first if number < SUBIDS and number != own else number
+                    for number, own in ((found.st_uid, self.uid), (found.st_gid, self.gid))
+                )
+                if (uid, gid) != (found.st_uid, found.st_gid):
+                    os.chown(f"/proc/self/fd/{file}", uid, gid)
+                    if found.st_mode & (stat.S_ISUID | stat.S_ISGID):  # chown has taken them
+                        os.chmod(f"/proc/self/fd/{file}", stat.S_IMODE(found.st_mode))
+            finally:
+                os.close(file)
 
 
 def introduce(users: list[User], work: Path) -> None:
