@@ -16,14 +16,14 @@ stage() {
     "$pytest" -q "$@" || failed="$failed $name"
 }
 
+IT_LAB=1 "$pytest" -q integration/lab >"$log" 2>&1 &
+lab=$!
+trap 'kill "$lab" 2>/dev/null; exit 1' INT TERM
 sample=
 for subject in create devices namespaces start state; do sample="$sample integration/test_$subject.py"; done
 # shellcheck disable=SC2086
 stage 'as an ordinary user' --rootless $sample
 
-IT_LAB=1 "$pytest" -q integration/lab >"$log" 2>&1 &
-lab=$!
-trap 'kill "$lab" 2>/dev/null; exit 1' INT TERM
 stage engines integration/engines
 wait "$lab" || failed="$failed lab"
 echo '== lab'

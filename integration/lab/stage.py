@@ -51,6 +51,7 @@ CHOSEN = {"test_cgroup_places.py": ["test_owner_of_what_update_enables", "test_l
 LEFT_OUT = "v1 machine bad_device_rules two_hundred cpu_quota"
 # make test has no time for all of them: of these files it takes some tests only, and make lab the rest.
 SAMPLE = {
+    "test_cgroups.py": [],
     "test_pause.py": [],
     "test_podman_systemd.py": ["test_life"],
     "test_systemd.py": [
