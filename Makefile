@@ -19,7 +19,7 @@ STAMPS = build/stamps
 
 PYTHON_SOURCES := $(shell find ociruntime -name '*.py' -not -name '_generated.py' -not -name '_schema.py' -not -name '_build.py')
 C_SOURCES := $(shell find cffi_build -name '*.c' -o -name '*.h')
-C_FORMATTED = $(filter-out %/shim.h,$(C_SOURCES))
+C_FORMATTED = $(filter-out %/shim.h,$(C_SOURCES)) $(wildcard integration/helper/*.[ch])
 C_INCLUDES = -Icffi_build/include -Icffi_build/src/parent -Icffi_build/src/child -Ibuild/launcher \
     $(shell $(PYTHON)-config --includes 2>/dev/null)
 GENERATED = ociruntime/config/_generated.py

@@ -22,6 +22,7 @@ from integration.lib.differences import Difference, load as load_differences, lo
 from integration.lib.leaks import Leaks
 from integration.lib.rootless import User
 from integration.lib.runtime import Runtime
+from integration.lib.systemd import Managed, gone, systemctl, unit_of
 
 TOP = Path(__file__).resolve().parent.parent
 TOKEN = f"it{os.getpid()}x"
@@ -348,6 +349,27 @@ def new_container(
 def container(new_container: Callable[..., Container], bundle: Bundle) -> Container:
     """A container of the test's bundle."""
     return new_container(bundle)
+
+
+@pytest.fixture
+def new_managed(runtime: Runtime, new_container: Callable[..., Container]) -> Iterator[Callable[..., Container]]:
+    """Make containers with --systemd-cgroup, in scopes of system.slice."""
+    managed = Managed(runtime.path, runtime.root)
+    units: list[str] = []
+
+    def make(bundle: Bundle | None = None) -> Container:
+        container = new_container(bundle, at=managed)
+        container.bundle.linux(cgroupsPath=f"system.slice:it:{container.id}")
+        container.bundle.args("pause")
+        units.append(unit_of(container))
+        return container
+
+    yield make
+    for unit in units:
+        if not gone(unit):
+            systemctl("kill", "-sKILL", unit)
+            systemctl("stop", unit)
+            systemctl("reset-failed", unit)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ FILES = [
     "test_pause.py",
     "test_podman_systemd.py",
     "test_systemd.py",
+    "test_systemd_limits.py",
     "test_update.py",
 ]
 # Of these files only some tests.
@@ -57,16 +58,18 @@ SAMPLE = {
     "test_systemd.py": [
         "test_scope",
         "test_slices",
+        "test_exec",
+        "test_failed_create",
+        "test_name_used_again",
+        "test_user_bus",
+    ],
+    "test_systemd_limits.py": [
         "test_limits",
         "test_limits_survive_a_reload",
         "test_update",
         "test_update_that_fails",
         "test_devices",
         "test_devices_after_update",
-        "test_exec",
-        "test_failed_create",
-        "test_name_used_again",
-        "test_user_bus",
     ],
 }
 

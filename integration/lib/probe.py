@@ -11,15 +11,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-SOURCE = Path(__file__).resolve().parent.parent / "helper" / "probe.c"
+SOURCES = sorted((Path(__file__).resolve().parent.parent / "helper").glob("*.[ch]"))
 
 Reply = dict[str, Any]
 
 
 def build(cache: Path) -> Path:
-    """Compile the probe into cache, named by the digest of its source, and return its path."""
-    source = SOURCE.read_bytes()
-    binary = cache / f"probe-{hashlib.sha256(source).hexdigest()[:16]}"
+    """Compile the probe into cache, named by the digest of its sources, and return its path."""
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()
+    binary = cache / f"probe-{digest[:16]}"
     if binary.exists():
         return binary
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
@@ -28,7 +28,7 @@ def build(cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     scratch = cache / f"probe.{os.getpid()}"
     subprocess.run(
-        [compiler, "-static", "-O1", "-Wall", "-Wextra", "-o", str(scratch), str(SOURCE)],
+        [compiler, "-static", "-O1", "-Wall", "-Wextra", "-o", scratch, *(s for s in SOURCES if s.suffix == ".c")],
         check=True,
         timeout=120,
     )
