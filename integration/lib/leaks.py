@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from integration.lib import host
@@ -24,14 +24,19 @@ def hierarchies() -> list[str]:
     return sorted(set(host.cgroup_mounts().values()))
 
 
+def directories(top: str) -> Iterator[str]:
+    """top and all below, children after their parents. Not os.walk: deeper than a recursion may go."""
+    waiting = [top]
+    while waiting:
+        directory = waiting.pop()
+        yield directory
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
 def cgroups_with(token: str) -> list[str]:
     """All cgroup directories, in every hierarchy, with token in their path; children after their parents."""
-    found = []
-    for top in hierarchies():
-        for directory, _, _ in os.walk(top):
-            if token in directory[len(top) :]:
-                found.append(directory)
-    return found
+    return [path for top in hierarchies() for path in directories(top) if token in path[len(top) :]]
 
 
 def processes_with(token: str) -> list[str]:
@@ -174,7 +179,7 @@ def sweep() -> None:
     for top in hierarchies():
         for session in Path(top, CGROUP_PREFIX).parent.glob("it*x"):
             if not Path("/proc", session.name[2:-1]).exists():
-                for directory, _, _ in os.walk(session, topdown=False):
+                for directory in reversed([*directories(str(session))]):
                     with contextlib.suppress(OSError):
                         os.rmdir(directory)
 
