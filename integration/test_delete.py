@@ -141,9 +141,11 @@ def test_sub_cgroups_deeper_than_any_path(container: Container, leaks: Leaks, de
     """More levels than a recursion survives, longer together than a path may be [D6, L21]."""
     container.begin("pause")
     fd = os.open(leak_tools.cgroups_with(container.id)[-1], os.O_RDONLY)
+    owner = os.fstat(fd)
     for _ in range(depth):
         os.mkdir(name, dir_fd=fd)
         below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.fchown(below, owner.st_uid, owner.st_gid)  # as if the container had made it
         os.close(fd)
         fd = below
     os.close(fd)
