@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -22,6 +23,17 @@ def test_masked_file(container: Container) -> None:
     assert (stat["type"], stat["major"], stat["minor"]) == ("c", 1, 3)
     assert write["errno"] in (0, 30)
     assert (container.bundle.rootfs / "secret").read_text() == "secret"
+
+
+def test_masked_file_is_not_the_hosts_node(container: Container) -> None:
+    """Who may change modes and owners cannot change those of the host's null device through a mask [L14, P9]."""
+    (container.bundle.rootfs / "secret").write_text("secret")
+    container.bundle.linux(maskedPaths=["/secret"])
+    names = ["CAP_FOWNER", "CAP_CHOWN", "CAP_DAC_OVERRIDE"]
+    container.bundle.process(capabilities=dict.fromkeys(("bounding", "effective", "permitted"), names))
+    host = os.stat("/dev/null")
+    stat, chmod = container.probe("stat /secret", f"chmod /secret {host.st_mode & 0o7777:o}")
+    assert (stat["dev"], stat["ino"]) != (host.st_dev, host.st_ino) or chmod["errno"] == errno.EROFS
 
 
 def test_masked_directory(container: Container) -> None:

@@ -158,6 +158,12 @@ void command_mkdir(char **a)
     done("mkdir", mkdir(a[0], 0755) ? errno : 0);
 }
 
+/* chmod PATH MODE: octal. */
+void command_chmod(char **a)
+{
+    done("chmod", chmod(a[0], (mode_t)strtol(a[1], NULL, 8)) ? errno : 0);
+}
+
 void command_unlink(char **a)
 {
     done("unlink", unlink(a[0]) ? errno : 0);

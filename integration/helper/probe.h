@@ -48,6 +48,7 @@ void command_ls(char **a);
 void command_statfs(char **a);
 void command_mkdir(char **a);
 void command_unlink(char **a);
+void command_chmod(char **a);
 void command_mknod(char **a);
 void command_mount(char **a);
 void command_umount(char **a);

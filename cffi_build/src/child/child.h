@@ -25,7 +25,7 @@ struct child {
     int root;        /* O_PATH of the container's root; AT_FDCWD-like -1 before OP_ROOTFS */
     int proc;        /* private procfs, subset=pid; -1 until needed */
     int proc_full;   /* private procfs with sysctl; -1 until needed */
-    int null_tree;   /* the host's /dev/null, detached, for file masks */
+    int null_tree;   /* the host's /dev/null, detached and read-only, for file masks */
     int mask_tree;   /* the empty read-only tmpfs, for directory masks */
     int fifo;        /* O_PATH of exec.fifo */
     int links;       /* O_PATH of our own /proc/self/fd, to open the fifo by */
@@ -103,6 +103,7 @@ int make_file(struct child *c, const char *path);
 int open_parent(struct child *c, const char *path, bool no_symlinks, const char **name);
 int file_type(int fd, unsigned int *mode, uint32_t *major, uint32_t *minor);
 bool is_host_null(int fd);
+int take_null(struct child *c);
 int own_proc(struct child *c);
 int own_proc_full(struct child *c);
 int write_at(int dirfd, const char *path, const char *text, size_t size);

@@ -49,6 +49,34 @@ static int cover(int *master, int at)
     return (int)ret;
 }
 
+/*
+ * The true /dev/null, taken from the host while it can still be named (CVE-2025-31133). It is the host's own node: read-only
+ * takes nothing from its use, and a container's root that may change owners or modes cannot change those of the host.
+ */
+int take_null(struct child *c)
+{
+    struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+                               .propagation = 1 << 18 }; /* MS_PRIVATE */
+    long tree, ret, fd = sys_openat(AT_FDCWD, "/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+
+    if (fd < 0 || !is_host_null((int)fd)) {
+        if (fd >= 0)
+            sys_close((int)fd);
+        return 0; /* an error only when something is to be masked */
+    }
+    tree = sys_open_tree((int)fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+    sys_close((int)fd);
+    if (tree < 0)
+        return 0;
+    ret = sys_mount_setattr((int)tree, "", AT_EMPTY_PATH, &attr);
+    if (ret < 0) {
+        sys_close((int)tree);
+        return failed(c, "mount_setattr", "/dev/null", ret);
+    }
+    c->null_tree = (int)tree;
+    return 0;
+}
+
 int op_mask(struct child *c, const struct plan_op *op)
 {
     const char *path = op_string(c, op, 0);

@@ -121,15 +121,9 @@ int op_rootfs(struct child *c, const struct plan_op *op)
         return (int)ret;
     c->root = (int)tree;
 
-    /* Masks need the true /dev/null: taken from the host while it can still be named (CVE-2025-31133). */
-    fd = sys_openat(AT_FDCWD, "/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
-    if (fd >= 0) {
-        if (is_host_null((int)fd)) {
-            tree = sys_open_tree((int)fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
-            c->null_tree = tree < 0 ? -1 : (int)tree;
-        }
-        sys_close((int)fd);
-    }
+    ret = take_null(c);
+    if (ret < 0)
+        return (int)ret;
     /* Needed after the capabilities are gone (the exec fifo); in a user namespace only while a full /proc is in view. */
     ret = own_proc(c);
     return ret < 0 ? (int)ret : 0;
