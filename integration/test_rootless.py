@@ -401,6 +401,27 @@ def test_life(mine: Container, alice: User) -> None:
     mine.delete()
 
 
+# What the init process of a container uses before the filter, and a static program does not need to start and end.
+BEFORE_THE_FILTER = (
+    "prctl fcntl sendmsg recvmsg statx openat2 mount_setattr move_mount open_tree close_range capset capget getcwd chdir "
+    "setresuid setresgid setgroups setsid clone clone3 wait4 kill dup3 pread64 lseek faccessat faccessat2 seccomp"
+).split()
+
+
+@pytest.mark.ours_only("what a runtime does after the filter is its own decision")
+def test_calls_after_the_filter(mine: Container) -> None:
+    """A profile that kills for whatever else the runtime does: the container is created, exec comes in, it starts [O8]."""
+    killed = {"names": BEFORE_THE_FILTER, "action": "SCMP_ACT_KILL_PROCESS"}
+    mine.bundle.linux(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [killed]})
+    mine.bundle.process(noNewPrivileges=True)
+    mine.bundle.args("syscall 39", "syscall 157 3")
+    mine.create()
+    assert mine.execute("syscall 39").ok().replies[0]["errno"] == 0
+    mine.start()
+    assert mine.wait() == 128 + signal.SIGSYS  # the profile is in force
+    assert mine.replies[0]["result"] == 1
+
+
 def test_commands_on_a_running_container(mine: Container) -> None:
     """ps, exec, kill and delete --force of a process that has another ID than the user."""
     mine.bundle.process(user={"uid": 1000, "gid": 1000})

@@ -126,10 +126,7 @@ def lower(
         selinux=selinux,
     )
     if wants_init(config):
-        # Who may join the namespaces of a process that is not dumpable is decided by the user namespace in which its
-        # executable was started: there an unprivileged runtime is nobody.
         result.execute[-1].flags |= plan.INIT
-        result.execute[-1].args = (int(host.euid != 0),)
     return result
 
 

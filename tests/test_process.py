@@ -86,13 +86,6 @@ def test_an_annotation_asks_for_an_init(value: str | None, flags: int) -> None:
     assert process.lower({"annotations": annotations}, Host(0)).execute[0].flags == plan.NO_PROCESS
 
 
-def test_an_unprivileged_runtime_can_join_the_init() -> None:
-    """It may not look into a process that is not dumpable."""
-    config = {"process": base(), "annotations": {"org.ociruntime.init": "true"}}
-    (found,) = process.lower(config, Host(1000)).execute
-    assert found.args == (1,)
-
-
 def test_no_process_is_only_an_exec_op() -> None:
     """F4: create works, start fails."""
     got = process.lower({}, Host())

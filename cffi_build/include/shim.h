@@ -95,17 +95,17 @@ enum op_kind {
     OP_ENVIRONMENT = 34,       /* args[0]: count, strings[0]: "K=V\0"...; args[1]: uid for HOME if it is missing;
                                   OPF_HOME: look HOME up */
     OP_LOOKUP = 35,            /* args[0]: count, strings[0]: argv; finds the executable by PATH of the environment */
-    OP_WAIT_START = 36,        /* args[0]: dumpable meanwhile, as in OP_EXEC. Sends MSG_SYNC SYNC_CREATED, waits for MSG_GO, closes the
-                                  sync socket, opens the fifo for writing (blocks until start), writes one byte. Reports
-                                  go there from now on, their op counted from the next one */
+    OP_WAIT_START = 36,        /* sends MSG_SYNC SYNC_CREATED, waits for MSG_GO, closes the sync socket, opens the fifo for
+                                  writing (blocks until start), writes one byte. Reports go there from now on, their
+                                  op counted from the next one */
     OP_EXEC = 37,              /* execve of what OP_LOOKUP found; OPF_NO_PROCESS: report ENOEXEC instead;
-                                  OPF_INIT: in a child, while this process stays its init; args[0]: dumpable, so that
-                                  a runtime without privileges can join its namespaces */
+                                  OPF_INIT: in a child, while this process stays its init */
     OP_OOM_SCORE_ADJ = 38,     /* args[0]: int; written to the own oom_score_adj */
     OP_APPARMOR = 39,          /* strings[0]: text for attr/apparmor/exec or attr/exec */
     OP_SELINUX = 40,           /* strings[0]: text for attr/exec */
     OP_BECOME_ROOT = 41,       /* setresgid(0), setresuid(0) in the new user namespace; OPF_KEEP_GROUPS: no setgroups(0) */
-    OP_NO_PDEATHSIG = 42,
+    OP_NO_PDEATHSIG = 42,      /* args[0]: be dumpable from now on, so that a runtime without privileges can join the
+                                  namespaces before execve does so anyway; what set the container up is closed */
     OP_CHECK_CWD = 43,         /* getcwd must be inside the root */
     OP_AFFINITY = 44,          /* strings[0]: CPU mask of args[0] bytes, little endian; 0: all CPUs that the cpuset allows */
     OP_SCHEDULER = 45,         /* strings[0]: a struct sched_attr, args[0]: its size */

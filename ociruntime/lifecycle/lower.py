@@ -209,12 +209,13 @@ def lower(
     if filters is not None and not who.no_new_privileges:
         ops.append(filters.op())
     ops += who.identity
-    ops.append(op("no_pdeathsig"))
+    # Who may join the namespaces of a process that is not dumpable is decided by the user namespace in which its
+    # executable was started: there an unprivileged runtime is nobody. Said here: a filter may forbid it later.
+    ops.append(op("no_pdeathsig", args=(1,) if host.euid else ()))
     if filters is not None and who.no_new_privileges:
         ops.append(filters.op())
     limits = [pointer for pointer, resource, _, _ in who.rlimits if resource == RLIMIT_NOFILE]
-    # Until its program is executed, an unprivileged runtime could not even look at its namespaces: exec needs them.
-    ops.append(op("wait_start", limits[0] if limits else "", args=(1,) if host.euid else ()))
+    ops.append(op("wait_start", limits[0] if limits else ""))
     ops += hooks.ops(config, "startContainer", hook_states[1])
     ops += who.execute
     warnings = [f"{pointer}: {text}" for pointer, text in who.warnings]

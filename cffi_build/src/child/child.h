@@ -167,9 +167,10 @@ int explain_execve(struct child *c, long error); /* interpreter.c */
 /* execve of the program: returns only when that fails. */
 int run_program(struct child *c);
 /* reaper.c: runs the program in a child and ends as it does. Returns only when that fails, in either process. */
-int stay_as_init(struct child *c, const struct plan_op *op);
+int stay_as_init(struct child *c);
 /* What only mounts, masks and sysctls need: closed before anything of the container's user runs. */
 void close_mount_helpers(struct child *c);
+void close_helpers(struct child *c);
 void set_pdeathsig(int signal);
 /* stdio on the host's /dev/null goes to the container's own, if that is a true one. */
 void reopen_null(struct child *c);

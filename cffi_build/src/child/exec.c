@@ -2,7 +2,6 @@
 #include "child.h"
 
 #include <linux/close_range.h>
-#include <linux/prctl.h>
 
 #define PASSWD_LIMIT (1 << 20)
 #define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -208,12 +207,11 @@ void close_mount_helpers(struct child *c)
         close_fd(&c->kept->mount);
 }
 
-static void close_helpers(struct child *c)
+void close_helpers(struct child *c)
 {
     close_mount_helpers(c);
     close_fd(&c->root);
     close_fd(&c->proc);
-    close_fd(&c->seccomp);
 }
 
 int op_fifo(struct child *c, const struct plan_op *op)
@@ -231,10 +229,10 @@ int op_wait_start(struct child *c, const struct plan_op *op)
     int ret;
     long fd;
 
+    /* A seccomp profile may be in force: only read, write, openat, close and execve, here and to the end. */
+    (void)op;
     close_helpers(c);
-    if (op->args[0])
-        sys_prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-    /* From here on only read, write, openat, close and execve: a seccomp profile may be in force. */
+    close_fd(&c->seccomp);
     decimal(number, (uint64_t)c->fifo);
     do
         fd = sys_openat(c->links, number, O_PATH | O_CLOEXEC, 0); /* may fail for want of fds: then now, not at start */
@@ -270,5 +268,5 @@ int op_exec(struct child *c, const struct plan_op *op)
         return failed(c, "exec", "the config has no process", -ENOEXEC);
     if (c->executable == NULL)
         return failed(c, "plan", "no executable", -EINVAL);
-    return op->flags & OPF_INIT ? stay_as_init(c, op) : run_program(c);
+    return op->flags & OPF_INIT ? stay_as_init(c) : run_program(c);
 }

@@ -94,9 +94,8 @@ static int reap(long program)
     return pid == -ECHILD && code < 0 ? 1 : code;
 }
 
-int stay_as_init(struct child *c, const struct plan_op *op)
+int stay_as_init(struct child *c)
 {
-    bool dumpable = op->args[0] != 0; /* op goes with the plan */
     uint64_t all = ~0ULL;
     long program, ret = set_mask(all);
 
@@ -110,8 +109,6 @@ int stay_as_init(struct child *c, const struct plan_op *op)
         return become_program(c);
     let_go(c);
     drop_capabilities();
-    if (dumpable)
-        sys_prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     for (;;) {
         int code = reap(program);
         long signal;
