@@ -29,6 +29,7 @@ IN_PROC = 16
 HOME = 32
 KEEP_GROUPS = 64
 PINNED = 64
+MAPPED = 32
 NO_PROCESS = 128
 INIT = 1
 COPYUP = 256
@@ -81,8 +82,9 @@ SYNC_LISTENER = 6
 
 
 class IdMap:
-    """The mapping of an id-mapped mount. uids, gids: (ID in the file system, host ID, size); both empty: those of the
-    container's user namespace. recursive: for every mount of the tree.
+    """The mapping of an id-mapped mount. uids, gids: (ID in the file system, host ID, size), or an ID of the container's
+    user namespace where the mapping is a child of it; both empty: those of that namespace. recursive: for every mount
+    of the tree.
     """
 
     __slots__ = ("gids", "recursive", "uids")
@@ -98,7 +100,8 @@ class IdMap:
 
 class FdSource:
     """What the parent opens for an op. kind: "tree" (open_tree CLONE; path may be a symlink unless nofollow),
-    "filesystem" (a new one of the type path, detached; parameters: (key, value), value "" is a flag), "write"
+    "filesystem" (a new one of the type path, detached; parameters: (key, value), value "" is a flag), "userns" (a child
+    of the container's user namespace with the maps of idmap, for a new file system of the type path), "write"
     (O_WRONLY, an existing file), "append" (a log: made with mode 0700 if missing), "path" (O_PATH).
     recursive: for trees. idmap: for trees and file systems.
     """

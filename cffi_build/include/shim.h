@@ -55,7 +55,8 @@ enum op_kind {
                                   (open_tree CLONE) of it, for a path that the init process may not be able to reach */
     OP_MOUNT = 8,              /* a new file system. strings: type, destination, source, fs options
                                   (args[3] times "key\0value\0"; an empty value is a flag); or fd: the parent has
-                                  made it (id-mapped), detached, and only its place is missing;
+                                  made it (id-mapped), detached, and only its place is missing; OPF_MAPPED: fd is the
+                                  user namespace by which the IDs of the new one are mapped;
                                   args[0]: attr_set | attr_clr << 32 (MOUNT_ATTR_*), args[1]: the same, recursive,
                                   args[2]: propagation (one MS_*, | MS_REC) or 0 */
     OP_BIND = 9,               /* fd: a detached tree (open_tree CLONE), or -1: the source is opened here, by its host
@@ -136,6 +137,7 @@ enum op_kind {
 #define OPF_RETRY 16       /* OP_CHDIR */
 #define OPF_IN_PROC 16     /* OP_BIND, OP_MOUNT: the destination is a file of /proc that may be covered */
 #define OPF_HOME 32        /* OP_ENVIRONMENT */
+#define OPF_MAPPED 32      /* OP_MOUNT */
 #define OPF_PINNED 64      /* OP_BIND: the tree is the next one of OP_PIN */
 #define OPF_KEEP_GROUPS 64 /* OP_CREDENTIALS, OP_BECOME_ROOT */
 #define OPF_NO_PROCESS 128 /* OP_EXEC */
@@ -247,9 +249,10 @@ int shim_mount_setattr(int dirfd, const char *path, unsigned int flags, uint64_t
 /* A new file system, mounted nowhere: its fd. parameters: n times "key\0value\0" for fsconfig, an empty value is a flag.
    What failed is left in message ("fsconfig size\0"), the kernel's own words behind it ("Bad value for 'size'\0"). */
 int shim_new_filesystem(const char *type, const char *parameters, int n, char *message, size_t size);
-/* A user namespace without a process, with these maps (text of uid_map and gid_map): its fd. -errno; *failed: 0 clone,
-   1 uid_map, 2 gid_map, 3 the namespace's file. */
-int shim_new_userns(const char *uid_map, const char *gid_map, int *failed);
+/* A user namespace without a process, with these maps (text of uid_map and gid_map): its fd. inside: a child of this
+   user namespace, whose IDs the maps speak of; -1: of the caller's. -errno; *failed: 0 clone, 1 uid_map, 2 gid_map,
+   3 the namespace's file, 4 joining inside. */
+int shim_new_userns(const char *uid_map, const char *gid_map, int inside, int *failed);
 int shim_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
 int shim_set_subreaper(int on);
 int shim_set_dumpable(int on);

@@ -102,6 +102,8 @@ class Child:
             fail_op=fail_op,
             fail_errno=fail_errno,
         )
+        if any(source.kind == "userns" for source in self.sources):
+            self._maps().hold()  # before the plan begins
         block_fd = spawn.sealed_block("plan", block)
         fds: list[int] = []
         try:
@@ -153,13 +155,16 @@ class Child:
                     ) from None
             raise
 
-    def _id_mapped(self, source: "FdSource") -> int:
+    def _maps(self) -> "IdMaps":
         from ociruntime.lifecycle import idmaps
 
         if self.idmaps is None:
             self.idmaps = idmaps.IdMaps(self.pid)
+        return self.idmaps
+
+    def _id_mapped(self, source: "FdSource") -> int:
         try:
-            return self.idmaps.mount(source)
+            return self._maps().mount(source)
         except StepError as error:
             for op in self.ops:
                 if op.fd is source:
@@ -263,6 +268,13 @@ class Child:
             from ociruntime.lifecycle import program
 
             return program.failure(message, f"{op.pointer}/0")
+        if op.kind == "mount" and message.call == "id mapping":
+            from ociruntime.lifecycle import idmaps
+
+            failure = StepError("", call="mount_setattr", errno=message.errno)
+            failure = idmaps.refused(failure, str(op.strings[0]), path=path)
+            failure.step, failure.pointer = op.kind, op.pointer
+            return failure
         if op.kind == "mount" and message.call in ("fsopen", "fsconfig", "fsmount"):
             reason = f"cannot mount '{op.strings[1]!s}'"  # the object of these calls is a type or an option
         if message.errno in (EPERM, EINVAL) and op.kind in ("mount", "bind", "pin", "attr", "readonly", "mask"):

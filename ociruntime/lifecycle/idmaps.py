@@ -23,42 +23,69 @@ if TYPE_CHECKING:
 class IdMaps:
     """The mappings of one container. pid: its init process, whose maps are written already."""
 
-    __slots__ = ("_namespaces", "_pid")
+    __slots__ = ("_container", "_namespaces", "_pid")
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
+        self._container = -1
         self._namespaces: dict[tuple[str, str], int] = {}
+
+    def hold(self) -> None:
+        """Open the container's user namespace: as soon as its root is there, no unprivileged process can.
+
+        Raises OCIError.
+        """
+        if self._container < 0:
+            self._container = _of(self._pid)
 
     def close(self) -> None:
         """Close the namespaces; mounts that were made stay mapped."""
         while self._namespaces:
             posix.close(self._namespaces.popitem()[1])
+        if self._container >= 0:
+            posix.close(self._container)
+            self._container = -1
 
     def mount(self, source: "FdSource") -> int:
-        """The detached, id-mapped mount (tree) of source: its fd.
+        """The detached, id-mapped mount (tree) of source, or the user namespace to map with: its fd.
 
         Raises StepError, its pointer counted from the op's.
         """
         idmap = source.idmap
         assert idmap is not None
-        userns = self._userns(idmap)
-        if source.kind == "tree":
-            fd = calls.open_tree(source.path, recursive=source.recursive, nofollow=source.nofollow)
-        else:
-            fd = calls.new_filesystem(source.path, source.parameters)
+        if source.kind == "userns":
+            self.hold()
+            return posix.dup(self._userns(idmap, self._container))
+        fd = _unmapped(source)
         try:
-            calls.set_idmap(fd, userns, recursive=idmap.recursive)
-        except StepError as error:
+            userns = self._userns(idmap)
+            try:
+                calls.set_idmap(fd, userns, recursive=idmap.recursive)
+            except StepError as error:
+                raise _explained(error, source, userns) from None
+        except BaseException:
             posix.close(fd)
-            raise _explained(error, source, userns) from None
+            raise
         return fd
 
-    def _userns(self, idmap: "IdMap") -> int:
+    def _userns(self, idmap: "IdMap", inside: int = -1) -> int:
         key = map_text(idmap.uids), map_text(idmap.gids)
         fd = self._namespaces.get(key)
         if fd is None:
-            fd = self._namespaces[key] = _new(*key) if idmap.uids else _of(self._pid)
+            fd = self._namespaces[key] = _new(*key, inside) if idmap.uids else _of(self._pid)
         return fd
+
+
+def _unmapped(source: "FdSource") -> int:
+    if source.kind != "tree":
+        return calls.new_filesystem(source.path, source.parameters)
+    try:
+        return calls.open_tree(source.path, recursive=source.recursive, nofollow=source.nofollow)
+    except StepError as error:
+        found = _mounts(source) if error.errno == EPERM else []
+        if found:  # for want of rights over the mount namespace, let alone the file system
+            raise refused(error, *found[0]) from None
+        raise
 
 
 def _of(pid: int) -> int:
@@ -69,9 +96,9 @@ def _of(pid: int) -> int:
         raise from_oserror(error, "cannot open the container's user namespace") from None
 
 
-def _new(uid_map: str, gid_map: str) -> int:
+def _new(uid_map: str, gid_map: str, inside: int) -> int:
     try:
-        return calls.new_userns(uid_map, gid_map)
+        return calls.new_userns(uid_map, gid_map, inside)
     except StepError as error:
         if error.call in ("uid_map", "gid_map"):
             error.reason, error.pointer = "cannot write the ID map", "/uidMappings"
@@ -87,7 +114,7 @@ def _explained(error: StepError, source: "FdSource", userns: int) -> StepError:
     if error.errno == ENOSYS:
         return StepError("this kernel has no id-mapped mounts", errno=ENOSYS)
     if source.kind != "tree":
-        return _refused(error, source.path, (), "")
+        return refused(error, source.path)
     for kind, options, path in _mounts(source):
         try:
             probe = calls.open_tree(path, nofollow=source.nofollow)
@@ -96,14 +123,15 @@ def _explained(error: StepError, source: "FdSource", userns: int) -> StepError:
         try:
             calls.set_idmap(probe, userns)
         except StepError as found:
-            return _refused(found, kind, options, path)
+            return refused(found, kind, options, path)
         finally:
             posix.close(probe)
     error.reason, error.path = "cannot map the IDs", source.path
     return error
 
 
-def _refused(error: StepError, kind: str, options: "Sequence[str]", path: str) -> StepError:
+def refused(error: StepError, kind: str, options: "Sequence[str]" = (), path: str = "") -> StepError:
+    """Which rule of the kernel lets the IDs of a file system of this type not be mapped."""
     what = f"file system of type '{kind}'"
     if error.errno == EINVAL:
         reason = f"the kernel has no ID mapping for this {what}"

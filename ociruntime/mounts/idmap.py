@@ -3,6 +3,10 @@
 A mapping says which host ID (hostID) stands for which ID of the file system (containerID): the text of a user
 namespace's map, as mount_setattr(2) wants it. Without one of its own a mount takes that of the container's user
 namespace: IDs in the container then are those in the file system.
+
+Only who has CAP_SYS_ADMIN in the user namespace that a file system was mounted in may map its IDs. For a runtime without
+privileges that is none of the host's; a new one it lets the init process mount in the container's user namespace, where
+IDs are the container's anyway, and a mapping of its own is a child of that namespace.
 Source: runtime-spec config.md, "Mounts" and "Linux mount options"; mount_setattr(2), "ID-mapped mounts"; for mappings
 in the option: man crun(1).
 """
@@ -23,12 +27,22 @@ if TYPE_CHECKING:
 # the container's.
 OF_THE_KERNEL = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2", "devpts", "bpf", "binfmt_misc")
 
-NEEDS = "CAP_SYS_ADMIN in the user namespace that the file system was mounted in"
 SYNTAX = "as in idmap=uids=0-1000-1#1-2000-9;gids=0-1000-10: ID in the file system, host ID, count"
 
 
-def lower(mount: "dict[str, Any]", options: "Options", at: str, namespaces: "Namespaces", host: "Host") -> IdMap:
-    """Lower what makes /mounts/N (at) an id-mapped mount. Raises ConfigError, UnsupportedError."""
+def made_inside(kind: str, options: "Options", namespaces: "Namespaces", host: "Host") -> bool:
+    """Whether this is a new file system that the init process must mount, in the container's user namespace."""
+    is_bind = kind == "bind" or options.flags & {"bind", "rbind"}
+    return host.euid != 0 and namespaces.has("user") and not is_bind
+
+
+def lower(
+    mount: "dict[str, Any]", options: "Options", at: str, namespaces: "Namespaces", host: "Host"
+) -> "IdMap | None":
+    """Lower what makes /mounts/N (at) an id-mapped mount; None: IDs are to be what they are without a mapping.
+
+    Raises ConfigError, UnsupportedError.
+    """
     name, text, index = options.idmap or ("idmap", "", -1)
     place = f"{at}/options/{index}" if index >= 0 else f"{at}/uidMappings"
     lists = {key: mount.get(key) or [] for key in ("uidMappings", "gidMappings")}
@@ -40,8 +54,6 @@ def lower(mount: "dict[str, Any]", options: "Options", at: str, namespaces: "Nam
     kind = mount.get("type") or ""
     if kind in OF_THE_KERNEL and not options.flags & {"bind", "rbind"}:
         raise ConfigError(f"the kernel has no ID mapping for file systems of type '{kind}'", pointer=place)
-    if host.euid != 0:
-        raise UnsupportedError("an id-mapped mount", NEEDS, pointer=place)
     recursive = name == "ridmap"
     if text:
         if lists["uidMappings"]:
@@ -51,7 +63,7 @@ def lower(mount: "dict[str, Any]", options: "Options", at: str, namespaces: "Nam
         uids = namespaces.ranges(lists["uidMappings"], f"{at}/uidMappings")
         gids = namespaces.ranges(lists["gidMappings"], f"{at}/gidMappings")
     elif namespaces.has("user"):
-        return IdMap(recursive=recursive)
+        return None if made_inside(kind, options, namespaces, host) else IdMap(recursive=recursive)
     else:
         raise ConfigError(
             "an id-mapped mount needs mappings",
@@ -59,9 +71,29 @@ def lower(mount: "dict[str, Any]", options: "Options", at: str, namespaces: "Nam
             hint="uidMappings and gidMappings of the mount, or a user namespace in /linux/namespaces",
         )
     own = namespaces.uid_ranges, namespaces.gid_ranges
+    if made_inside(kind, options, namespaces, host):
+        return None if own == (uids, gids) else _within(uids, gids, own, at, "" if lists["uidMappings"] else place)
     if namespaces.new("user") and own == (uids, gids):
         return IdMap(recursive=recursive)
     return IdMap(uids, gids, recursive)
+
+
+def _within(uids: "Ranges", gids: "Ranges", own: "tuple[Ranges | None, Ranges | None]", at: str, place: str) -> IdMap:
+    """A mapping whose host IDs become the container's. place: of the option that has it, "": the lists at this mount."""
+    found = []
+    for key, ranges, mapped in (("uidMappings", uids, own[0]), ("gidMappings", gids, own[1])):
+        if mapped is None:
+            raise UnsupportedError(
+                "an id-mapped file system in a user namespace that is joined",
+                "a runtime that runs as root",
+                pointer=place or f"{at}/{key}",
+            )
+        pieces: list[tuple[int, int, int]] = []
+        inverse = tuple((outside, first, size) for first, outside, size in mapped)
+        for index, entry in enumerate(ranges):
+            pieces += _outside(entry, inverse, place or f"{at}/{key}/{index}/hostID", "a host ID of")
+        found.append(tuple(pieces))
+    return IdMap(found[0], found[1])
 
 
 def _option(text: str, place: str, namespaces: "Namespaces") -> "tuple[Ranges, Ranges]":
@@ -94,7 +126,9 @@ def _option(text: str, place: str, namespaces: "Namespaces") -> "tuple[Ranges, R
     return found["uids"], found["gids"]
 
 
-def _outside(entry: "tuple[int, int, int]", own: "Ranges", place: str) -> "list[tuple[int, int, int]]":
+def _outside(
+    entry: "tuple[int, int, int]", own: "Ranges", place: str, what: str = "mapped in"
+) -> "list[tuple[int, int, int]]":
     """An entry whose host IDs are IDs of the container, cut where the container's mappings are."""
     first, inside, size = entry
     pieces = []
@@ -105,6 +139,6 @@ def _outside(entry: "tuple[int, int, int]", own: "Ranges", place: str) -> "list[
                 pieces.append((first, outside + inside - container, count))
                 break
         else:
-            raise ConfigError(f"{inside} is not mapped in the container's user namespace", pointer=place)
+            raise ConfigError(f"{inside} is not {what} the container's user namespace", pointer=place)
         first, inside, size = first + count, inside + count, size - count
     return pieces or [(first, inside, size)]

@@ -437,7 +437,7 @@ def _new(
     """A new file system. Nothing is set on it yet, so only the set bits matter.
 
     An id-mapped one is made by the parent: the kernel maps ids for the owner of the file system's user namespace only,
-    and never to that namespace itself, so it must not be the container's.
+    and never to that namespace itself, so it must not be the container's. But see idmap.made_inside().
     """
     kind = mount["type"]
     options.merge()
@@ -473,9 +473,15 @@ def _new(
     origin = mount.get("source") or ""
     fd = None
     if mapping is not None:
-        parameters = [("source", origin), *data] if origin else data
-        fd = FdSource("filesystem", kind, idmap=mapping, parameters=parameters)
-        data = []
+        from ociruntime.mounts import idmap
+
+        if idmap.made_inside(kind, options, context.namespaces, context.host):
+            fd = FdSource("userns", kind, idmap=mapping)
+            flags |= plan.MAPPED
+        else:
+            parameters = [("source", origin), *data] if origin else data
+            fd = FdSource("filesystem", kind, idmap=mapping, parameters=parameters)
+            data = []
     context.result.setup.append(
         plan.op(
             "mount",

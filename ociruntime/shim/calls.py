@@ -33,11 +33,14 @@ def set_idmap(fd: int, userns: int, *, recursive: bool = False) -> None:
     check(lib.shim_mount_setattr(fd, b"", flags, MOUNT_ATTR_IDMAP, 0, 0, userns), "mount_setattr", "MOUNT_ATTR_IDMAP")
 
 
-def new_userns(uid_map: str, gid_map: str) -> int:
-    """A user namespace without a process, with these maps; call says what failed: clone3, uid_map, gid_map or open."""
+def new_userns(uid_map: str, gid_map: str, inside: int = -1) -> int:
+    """A user namespace without a process, with these maps. inside: in this one instead of the caller's.
+
+    call says what failed: clone3, uid_map, gid_map, open or setns.
+    """
     failed = ffi.new("int *")
-    ret = lib.shim_new_userns(uid_map.encode("ascii"), gid_map.encode("ascii"), failed)
-    return check(ret, ("clone3", "uid_map", "gid_map", "open")[failed[0]])
+    ret = lib.shim_new_userns(uid_map.encode("ascii"), gid_map.encode("ascii"), inside, failed)
+    return check(ret, ("clone3", "uid_map", "gid_map", "open", "setns")[failed[0]])
 
 
 def new_filesystem(kind: str, parameters: "Sequence[tuple[str, str]]") -> int:

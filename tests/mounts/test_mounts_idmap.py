@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from ociruntime.errors import ConfigError, OCIError, UnsupportedError
+from ociruntime.errors import ConfigError, UnsupportedError
 from ociruntime.mounts.options import parse
-from ociruntime.plan import INHERIT_MODE, FdSource, IdMap, Op
+from ociruntime.plan import INHERIT_MODE, MAPPED, FdSource, IdMap, Op
 from tests.mounts.conftest import Lower, v2_host
 
 BIND = {"destination": "/d", "type": "bind", "source": "/srv/data"}
@@ -125,13 +125,44 @@ def test_relative_mappings_must_be_mapped(lowered: Lower) -> None:
     assert caught.value.pointer == "/mounts/0/options/0"
 
 
-def test_users_own_no_file_system(lowered: Lower) -> None:
-    """Whatever a user could map was mounted in a user namespace that the container does not have yet."""
-    for more in ({"options": ["idmap"]}, lists((0, 1, 1))):
-        with pytest.raises(UnsupportedError, match="CAP_SYS_ADMIN") as caught:
-            lowered({"mounts": [{**BIND, **more}]}, kinds=("mount", "user"), host=v2_host(euid=1000))
-        assert caught.value.pointer.startswith("/mounts/0/")
-    assert isinstance(caught.value, OCIError)
+USER = v2_host(euid=1000)
+
+
+def test_binds_of_ordinary_users_are_for_the_kernel_to_refuse(lowered: Lower) -> None:
+    """The parent tries, and names the file system."""
+    found = lowered({"mounts": [{**BIND, "options": ["idmap"]}]}, kinds=("mount", "user"), host=USER).setup[0]
+    assert repr(found.fd) == repr(made(lowered, {**BIND, "options": ["idmap"]}, True).fd)
+
+
+@pytest.mark.parametrize("more", [{"options": ["idmap"]}, lists((0, 100000, 65536))])
+def test_new_file_systems_of_ordinary_users_have_the_containers_ids(lowered: Lower, more: dict[str, Any]) -> None:
+    found = lowered({"mounts": [{**TMPFS, **more}]}, kinds=("mount", "user"), host=USER).setup[0]
+    assert (found.fd, found.flags & MAPPED) == (None, 0)
+
+
+def test_mappings_of_new_file_systems_of_ordinary_users(lowered: Lower) -> None:
+    """They become the container's IDs: the mapping is a child of its user namespace."""
+    linux = {"namespaces": [{"type": "mount"}, {"type": "user"}], **lists((0, 1000, 1), (1, 200000, 9))}
+    entry = {**TMPFS, "options": ["size=1m"], **lists((3, 200004, 2), (7, 1000, 1))}
+    found = lowered({"mounts": [entry], "linux": linux}, host=USER).setup[0]
+    ranges = ((3, 5, 2), (7, 0, 1))
+    assert found.fd == FdSource("userns", "tmpfs", idmap=IdMap(ranges, ranges))
+    assert (found.strings[3], found.flags) == (b"size\x001m\0", INHERIT_MODE | MAPPED)
+    for more, pointer in (
+        (lists((0, 1000, 1), (5, 200009, 1)), "uidMappings/1/hostID"),
+        ({"options": ["ro", "idmap=uids=0-1000-1;gids=0-5-1"]}, "options/1"),
+    ):
+        with pytest.raises(ConfigError, match="is not a host ID of|is not mapped in") as caught:
+            lowered({"mounts": [{**TMPFS, **more}], "linux": linux}, host=USER)
+        assert caught.value.pointer == f"/mounts/0/{pointer}"
+
+
+def test_mappings_in_a_joined_user_namespace_of_ordinary_users(lowered: Lower) -> None:
+    linux: dict[str, Any] = {"namespaces": [{"type": "mount"}, {"type": "user", "path": "/proc/1/ns/user"}]}
+    with pytest.raises(UnsupportedError) as caught:
+        lowered({"mounts": [{**TMPFS, **lists((0, 1, 1))}], "linux": linux}, host=USER)
+    assert caught.value.pointer == "/mounts/0/uidMappings"
+    assert lowered({"mounts": [{**TMPFS, "options": ["idmap"]}], "linux": linux}, host=USER).setup[0].fd is None
 
 
 def test_the_last_option_counts() -> None:

@@ -191,12 +191,26 @@ static int given_mount(struct child *c, const struct plan_op *op, int mode_of)
     return mnt;
 }
 
+/* By a child of the user namespace that the new file system belongs to: to that one itself the kernel maps nothing. */
+static int map_ids(struct child *c, const struct plan_op *op, int mnt)
+{
+    struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP };
+    int userns = op_fd(c, op);
+    long ret;
+    if (userns < 0)
+        return userns;
+    attr.userns_fd = (uint64_t)userns;
+    ret = sys_mount_setattr(mnt, "", AT_EMPTY_PATH, &attr);
+    sys_close(userns);
+    return ret < 0 ? failed(c, "id mapping", op_string(c, op, 1), ret) : 0;
+}
+
 int op_mount(struct child *c, const struct plan_op *op)
 {
     const char *path = op_string(c, op, 1);
     long ret;
     int at, mnt;
-    bool existed = false, given = op->fd >= 0;
+    bool existed = false, mapped = op->flags & OPF_MAPPED, given = op->fd >= 0 && !mapped;
 
     if (op->flags & OPF_INHERIT_MODE) {
         at = in_root(c, path, O_PATH | O_DIRECTORY);
@@ -211,6 +225,12 @@ int op_mount(struct child *c, const struct plan_op *op)
     if (mnt < 0) {
         sys_close(at);
         return mnt;
+    }
+    ret = mapped ? map_ids(c, op, mnt) : 0;
+    if (ret < 0) {
+        sys_close(at);
+        sys_close(mnt);
+        return (int)ret;
     }
     ret = set_attr(mnt, given ? op->args[0] : op->args[0] & ~(uint64_t)0xffffffff, false);
     if (ret == 0)

@@ -82,7 +82,7 @@ static int write_map(int pid, const char *name, const char *text)
  * (nothing is inherited, nothing kept open), blocks every signal, and has no exit signal, so that neither a handler of
  * the caller nor its wait() can come across it.
  */
-int shim_new_userns(const char *uid_map, const char *gid_map, int *failed)
+static int new_userns(const char *uid_map, const char *gid_map, int *failed)
 {
     struct clone_args args = { .flags = CLONE_NEWUSER | CLONE_FILES };
     pid_t parent = getpid();
@@ -118,4 +118,65 @@ int shim_new_userns(const char *uid_map, const char *gid_map, int *failed)
     while (waitpid((pid_t)pid, NULL, __WALL) < 0 && errno == EINTR)
         ;
     return ret;
+}
+
+struct outcome {
+    int ret;
+    int failed;
+};
+
+/*
+ * As root of that namespace: only there is the right to map its IDs. Dumpable, because the files of our child in /proc
+ * would belong to root of the namespace that our executable was started in.
+ */
+static int new_userns_inside(const char *uid_map, const char *gid_map, int inside, int *failed)
+{
+    int ret;
+
+    *failed = 4;
+    ret = KERNEL(setns(inside, CLONE_NEWUSER));
+    if (ret == 0)
+        ret = KERNEL(syscall(SYS_setresgid, 0, 0, 0));
+    if (ret == 0)
+        ret = KERNEL(syscall(SYS_setresuid, 0, 0, 0));
+    if (ret < 0)
+        return ret;
+    syscall(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
+    return new_userns(uid_map, gid_map, failed);
+}
+
+/* A process that has joined a user namespace cannot come back: a child does, which shares our files and tells the rest. */
+int shim_new_userns(const char *uid_map, const char *gid_map, int inside, int *failed)
+{
+    struct clone_args args = { .flags = CLONE_FILES };
+    struct outcome outcome = { -EIO, 0 };
+    int ends[2];
+    long pid;
+    ssize_t n;
+
+    if (inside < 0)
+        return new_userns(uid_map, gid_map, failed);
+    *failed = 0;
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -errno;
+    pid = syscall(SYS_clone3, &args, sizeof(args));
+    if (pid == 0) {
+        outcome.ret = new_userns_inside(uid_map, gid_map, inside, &outcome.failed);
+        n = write(ends[1], &outcome, sizeof(outcome));
+        syscall(SYS_exit_group, n != sizeof(outcome));
+    }
+    if (pid < 0) {
+        outcome.ret = -errno;
+    } else {
+        while (waitpid((pid_t)pid, NULL, __WALL) < 0 && errno == EINTR)
+            ;
+        fcntl(ends[0], F_SETFL, O_NONBLOCK); /* it may have been killed before it wrote */
+        n = read(ends[0], &outcome, sizeof(outcome));
+        if (n != sizeof(outcome))
+            outcome.ret = -EIO;
+    }
+    close(ends[0]);
+    close(ends[1]);
+    *failed = outcome.failed;
+    return outcome.ret;
 }
