@@ -372,6 +372,42 @@ def new_managed(runtime: Runtime, new_container: Callable[..., Container]) -> It
             systemctl("reset-failed", unit)
 
 
+@pytest.fixture(scope="module")
+def users(work: Path) -> Iterator[dict[str, User]]:
+    """alice and bob with subordinate IDs, carol without."""
+    people = [
+        User("alice", 47001, 4700000, work),
+        User("bob", 47011, 4800000, work),
+        User("carol", 47021, 4900000, work, granted=False),
+    ]
+    rootless.introduce(people, work)
+    yield {user.name: user for user in people}
+    rootless.forget()
+
+
+@pytest.fixture
+def alice(users: dict[str, User]) -> User:
+    """The user of most tests."""
+    return users["alice"]
+
+
+@pytest.fixture
+def mine(
+    alice: User, runtime: Runtime, new_bundle: Callable[[], Bundle], new_container: Callable[..., Container]
+) -> Container:
+    """A container of alice: her own ID as root, her subordinate ones from 1 on."""
+    container = new_container(rootless.bundle(new_bundle(), alice), at=alice.runtime(runtime))
+    container.pid_file = alice.home / f"{container.id}.pid"
+    return container
+
+
+@pytest.fixture
+def single(mine: Container, alice: User) -> Container:
+    """A container of alice with her own ID as the only one."""
+    rootless.bundle(mine.bundle, alice, single=True)
+    return mine
+
+
 @pytest.fixture(scope="session")
 def kept_children() -> set[int]:
     """PIDs of children that outlive a test: to be added to, and taken from."""

@@ -53,17 +53,29 @@ def test_id_maps_in_words(container: Container) -> None:
 
 
 @pytest.mark.requires("userns")
-def test_many_lines(new_container: Callable[..., Container]) -> None:
-    """A map longer than what the kernel gives in one read: all lines are told, and joined [L6]."""
-    lines = [{"containerID": n, "hostID": 400000 + 2 * n, "size": 1} for n in range(300)]
-    first = new_container()
-    first.bundle.user_namespace()
-    first.bundle.linux(uidMappings=lines, gidMappings=[{"containerID": 0, "hostID": 400000, "size": 10}])
-    first.create()
-    assert len(Path(f"/proc/{first.pid}/uid_map").read_text().splitlines()) == 300
-    report = first.command("ns", "-f", "json").ok().json
+def test_many_lines(container: Container) -> None:
+    """A map longer than what the kernel gives in one read: all lines are told [L6]."""
+    lines = many_lines(container)
+    container.create()
+    assert len(Path(f"/proc/{container.pid}/uid_map").read_text().splitlines()) == 300
+    report = container.command("ns", "-f", "json").ok().json
     assert report["uidMappings"] == lines
-    second = new_container()
+
+
+def many_lines(container: Container) -> list[dict[str, int]]:
+    """Give the container's user namespace a map of 300 lines."""
+    lines = [{"containerID": n, "hostID": 400000 + 2 * n, "size": 1} for n in range(300)]
+    container.bundle.user_namespace()
+    container.bundle.linux(uidMappings=lines, gidMappings=[{"containerID": 0, "hostID": 400000, "size": 10}])
+    return lines
+
+
+@pytest.mark.requires("userns")
+def test_many_lines_of_a_joined_namespace(new_container: Callable[..., Container]) -> None:
+    """All of them are compared with those of the namespace that is joined [L6]."""
+    first, second = new_container(), new_container()
+    many_lines(first)
+    first.create()
     second.bundle.user_namespace()
     second.bundle.linux(**{key: first.bundle.config["linux"][key] for key in ("uidMappings", "gidMappings")})
     second.bundle.namespace("user", f"/proc/{first.pid}/ns/user")

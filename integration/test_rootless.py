@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,42 +23,6 @@ pytestmark = pytest.mark.requires("userns", "file:/usr/bin/newuidmap", "file:/et
 Users = dict[str, User]
 TOP = Path(__file__).resolve().parent.parent
 PLACES = [str(path) for path in (TOP / "ociruntime", TOP / ".venv") if path.exists()]
-
-
-@pytest.fixture(scope="module")
-def users(work: Path) -> Iterator[Users]:
-    """alice and bob with subordinate IDs, carol without."""
-    people = [
-        User("alice", 47001, 4700000, work),
-        User("bob", 47011, 4800000, work),
-        User("carol", 47021, 4900000, work, granted=False),
-    ]
-    rootless.introduce(people, work)
-    yield {user.name: user for user in people}
-    rootless.forget()
-
-
-@pytest.fixture
-def alice(users: Users) -> User:
-    """The user of most tests."""
-    return users["alice"]
-
-
-@pytest.fixture
-def mine(
-    alice: User, runtime: Runtime, new_bundle: Callable[[], Bundle], new_container: Callable[..., Container]
-) -> Container:
-    """A container of alice: her own ID as root, her subordinate ones from 1 on."""
-    container = new_container(rootless.bundle(new_bundle(), alice), at=alice.runtime(runtime))
-    container.pid_file = alice.home / f"{container.id}.pid"
-    return container
-
-
-@pytest.fixture
-def single(mine: Container, alice: User) -> Container:
-    """A container of alice with her own ID as the only one."""
-    rootless.bundle(mine.bundle, alice, single=True)
-    return mine
 
 
 # ---- the way in
@@ -399,27 +363,6 @@ def test_life(mine: Container, alice: User) -> None:
     mine.wait()
     assert mine.state()["status"] == "stopped"
     mine.delete()
-
-
-# What the init process of a container uses before the filter, and a static program does not need to start and end.
-BEFORE_THE_FILTER = (
-    "prctl fcntl sendmsg recvmsg statx openat2 mount_setattr move_mount open_tree close_range capset capget getcwd chdir "
-    "setresuid setresgid setgroups setsid clone clone3 wait4 kill dup3 pread64 lseek faccessat faccessat2 seccomp"
-).split()
-
-
-@pytest.mark.ours_only("what a runtime does after the filter is its own decision")
-def test_calls_after_the_filter(mine: Container) -> None:
-    """A profile that kills for whatever else the runtime does: the container is created, exec comes in, it starts [O8]."""
-    killed = {"names": BEFORE_THE_FILTER, "action": "SCMP_ACT_KILL_PROCESS"}
-    mine.bundle.linux(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [killed]})
-    mine.bundle.process(noNewPrivileges=True)
-    mine.bundle.args("syscall 39", "syscall 157 3")
-    mine.create()
-    assert mine.execute("syscall 39").ok().replies[0]["errno"] == 0
-    mine.start()
-    assert mine.wait() == 128 + signal.SIGSYS  # the profile is in force
-    assert mine.replies[0]["result"] == 1
 
 
 def test_commands_on_a_running_container(mine: Container) -> None:

@@ -82,9 +82,9 @@ SYNC_LISTENER = 6
 
 
 class IdMap:
-    """The mapping of an id-mapped mount. uids, gids: (ID in the file system, host ID, size), or an ID of the container's
-    user namespace where the mapping is a child of it; both empty: those of that namespace. recursive: for every mount
-    of the tree.
+    """The mapping of an id-mapped mount. uids, gids: (ID in the file system, host ID, size), or an ID of the
+    container's user namespace where the mapping is a child of it; both empty: those of that namespace. recursive: for
+    every mount of the tree.
     """
 
     __slots__ = ("gids", "recursive", "uids")

@@ -32,7 +32,7 @@ class User:
         self.home = work / f"home-{name}"
         self.xdg = self.home / "run"
         for path in (self.home, self.xdg):
-            path.mkdir(mode=0o700)
+            path.mkdir(mode=0o700, exist_ok=True)  # of another file of tests
             os.chown(path, self.uid, self.gid)
 
     def prefix(self, *more: str, groups: str = "", clean: bool = True) -> list[str]:

@@ -4,9 +4,9 @@ A mapping says which host ID (hostID) stands for which ID of the file system (co
 namespace's map, as mount_setattr(2) wants it. Without one of its own a mount takes that of the container's user
 namespace: IDs in the container then are those in the file system.
 
-Only who has CAP_SYS_ADMIN in the user namespace that a file system was mounted in may map its IDs. For a runtime without
-privileges that is none of the host's; a new one it lets the init process mount in the container's user namespace, where
-IDs are the container's anyway, and a mapping of its own is a child of that namespace.
+Only who has CAP_SYS_ADMIN in the user namespace that a file system was mounted in may map its IDs. For a runtime
+without privileges that is none of the host's. A new one it lets the init process mount in the container's user
+namespace: there IDs are the container's anyway, and a mapping of its own is a child of that namespace.
 Source: runtime-spec config.md, "Mounts" and "Linux mount options"; mount_setattr(2), "ID-mapped mounts"; for mappings
 in the option: man crun(1).
 """
@@ -79,7 +79,7 @@ def lower(
 
 
 def _within(uids: "Ranges", gids: "Ranges", own: "tuple[Ranges | None, Ranges | None]", at: str, place: str) -> IdMap:
-    """A mapping whose host IDs become the container's. place: of the option that has it, "": the lists at this mount."""
+    """A mapping whose host IDs become the container's. place: of the option that has it, "": the mount's lists."""
     found = []
     for key, ranges, mapped in (("uidMappings", uids, own[0]), ("gidMappings", gids, own[1])):
         if mapped is None:

@@ -1,0 +1,211 @@
+"""Containers of ordinary users: id-mapped file systems, `ns`, what happens after a seccomp filter [L6, M10, L1]."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.lib.container import Container, wait_until
+from integration.lib.leaks import Leaks
+from integration.lib.probe import mount_at
+from integration.lib.rootless import User
+
+pytestmark = [
+    pytest.mark.requires("userns", "file:/usr/bin/newuidmap", "file:/etc/subuid", "file:/etc/subgid"),
+    pytest.mark.ours_only("goes beyond the specification"),
+]
+
+Lists = dict[str, list[dict[str, int]]]
+
+
+def lists(*ranges: tuple[int, int, int]) -> Lists:
+    """uidMappings and gidMappings of a mount."""
+    entries = [{"containerID": first, "hostID": outside, "size": size} for first, outside, size in ranges]
+    return {"uidMappings": entries, "gidMappings": entries}
+
+
+# ---- id-mapped mounts
+
+
+@pytest.mark.requires("kernel:6.3")
+@pytest.mark.parametrize("how", ["lists", "option", "relative"])
+def test_id_mapped_tmpfs(mine: Container, alice: User, how: str) -> None:
+    """A new file system of the container's own user namespace: its ID 0 is user 7 in there [M10, X15]."""
+    outside = alice.first + 7
+    options, more = {
+        "lists": ([], lists((0, outside, 2))),
+        "option": ([f"idmap=uids=0-{outside}-2;gids=0-{outside}-2"], {}),
+        "relative": (["idmap=uids=@0-7-2;gids=@0-7-2"], {}),
+    }[how]
+    mine.bundle.mount("/data", "tmpfs", "mode=755", "size=1m", "nosuid", *options, type="tmpfs", **more)
+    mine.bundle.process(user={"uid": 7, "gid": 7})
+    top, create, made, report = mine.probe("stat /data", "create /data/new x", "stat /data/new", "report")
+    assert (top["uid"], top["gid"], create["errno"], made["uid"], made["gid"]) == (7, 7, 0, 7, 7)
+    mount = mount_at(report["mountinfo"], "/data")
+    assert {"idmapped", "nosuid"} <= mount.options
+    assert "size=1024k" in mount.super_options
+
+
+@pytest.mark.requires("kernel:6.3")
+def test_who_has_no_id_there(mine: Container, alice: User) -> None:
+    """The container's root has none: it cannot make files, and sees those of others as nobody's [M10]."""
+    mine.bundle.mount("/data", "tmpfs", "mode=777", type="tmpfs", **lists((5, alice.first + 5, 1)))
+    top, create = mine.probe("stat /data", "create /data/new x")
+    assert (top["uid"], top["gid"]) == (65534, 65534)
+    assert create["errno"] == 75  # EOVERFLOW
+
+
+@pytest.mark.requires("kernel:6.3")
+def test_several_with_one_mapping(mine: Container, alice: User) -> None:
+    """Mappings are made once each; the init process keeps none of them, nor does the runtime [M10]."""
+    for number in range(3):
+        mine.bundle.mount(f"/data{number}", "tmpfs", type="tmpfs", **lists((0, alice.first + 3 + number // 2, 1)))
+    mine.bundle.args("stat /data0", "stat /data1", "stat /data2", "pause")
+    mine.create()
+    mine.start()
+    assert [reply["uid"] for reply in mine.wait_replies(3)[:3]] == [3, 3, 4]
+    assert sorted(os.listdir(f"/proc/{mine.pid}/fd")) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("option", ["idmap", "ridmap"])
+def test_the_containers_own_mapping(mine: Container, option: str) -> None:
+    """Without mappings of its own: IDs in the container are those of the file system, as they are anyway [M10]."""
+    mine.bundle.mount("/data", "tmpfs", "mode=750", "uid=7", option, type="tmpfs")
+    top = mine.probe("stat /data")[0]
+    assert (top["uid"], top["gid"], top["mode"]) == (7, 0, 0o750)
+
+
+@pytest.mark.parametrize(
+    ("entry", "pointer", "words"),
+    [
+        ({"options": ["bind", "idmap"]}, "", "CAP_SYS_ADMIN in the user namespace that this file system of type '"),
+        ({"options": ["rbind"], "map": (0, 47001, 1)}, "", "CAP_SYS_ADMIN in the user namespace that this file system"),
+        ({"source": "/nowhere", "options": ["bind", "idmap"]}, "/source", "no such file"),
+        ({"type": "ramfs", "map": (0, 47001, 1)}, "", "no ID mapping for this file system of type 'ramfs'"),
+        ({"type": "overlay", "options": ["lowerdir={data}/a:{data}/b"], "map": (0, 47001, 1)}, "", "type 'overlay'"),
+        ({"type": "proc", "map": (0, 47001, 1)}, "/uidMappings", "file systems of type 'proc'"),
+        ({"type": "ext4", "map": (0, 47001, 1)}, "", "does not let a user namespace mount the file system type 'ext4'"),
+        ({"type": "tmpfs", "map": (0, 46000, 1)}, "/uidMappings/0/hostID", "46000 is not a host ID of the container"),
+        ({"type": "tmpfs", "options": ["idmap=uids=0-46000-1;gids=0-47002-1"]}, "/options/0", "46000 is not a host ID"),
+        ({"type": "tmpfs", "options": ["size=much"], "map": (0, 47001, 1)}, "", "size"),
+    ],
+)
+def test_refused_id_mapping(
+    mine: Container, alice: User, leaks: Leaks, tmp_path: Path, entry: dict[str, Any], pointer: str, words: str
+) -> None:
+    """What the kernel does not map for an ordinary user is refused at its mount; nothing is left [M10]."""
+    full = {"destination": "/data", "type": "none", "source": str(tmp_path), **entry}
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    full["options"] = [option.format(data=tmp_path) for option in full.get("options", [])]
+    if mapping := full.pop("map", None):
+        full |= {"uidMappings": [dict(zip(("containerID", "hostID", "size"), mapping, strict=True))]}
+        full["gidMappings"] = [{"containerID": 0, "hostID": alice.gid, "size": 1}]
+    mine.bundle.config["mounts"].append(full)
+    result = mine.create(check=False)
+    assert result.code != 0
+    assert f"/mounts/{len(mine.bundle.config['mounts']) - 1}{pointer}:" in result.error
+    assert words in result.error
+    leaks.check()
+
+
+# ---- ns
+
+
+def namespaces(container: Container) -> dict[str, Any]:
+    """What `ns` tells: the same in JSON and as text, and nothing is unknown."""
+    report: dict[str, Any] = container.command("ns", "-f", "json").ok().json
+    assert all(entry["same"] is not None and entry["inode"] for entry in report["namespaces"])
+    assert "?" not in container.command("ns").ok().text
+    return report
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_ns(mine: Container, alice: User, uid: int) -> None:
+    """Namespaces, PIDs and who is who, as soon as it is created [L1, L6]."""
+    mine.bundle.process(user={"uid": uid, "gid": uid})
+    mine.bundle.args("pause")
+    mine.create()
+    for status in ("created", "running"):
+        report = namespaces(mine)
+        assert report["status"] == status
+        for entry in report["namespaces"]:
+            name = {"mount": "mnt", "network": "net"}.get(entry["type"], entry["type"])
+            inside, outside = (os.readlink(f"/proc/{pid}/ns/{name}") for pid in (mine.pid, "self"))
+            assert (f"{name}:[{entry['inode']}]", f"{name}:[{entry['callerInode']}]") == (inside, outside)
+            assert entry["same"] is (inside == outside)
+        assert report["pids"] == [mine.pid, 1]
+        assert f"root in the container is uid {alice.uid}, gid {alice.gid} outside" in report["words"]
+        assert f"you, uid {alice.uid}, are uid 0 in the container" in report["words"]
+        if status == "created":
+            mine.start()
+            mine.wait_replies(1)
+
+
+def test_ns_with_one_id(single: Container, alice: User) -> None:
+    """Whoever has no other ID is told so [L6]."""
+    single.create()
+    report = namespaces(single)
+    assert report["uidMappings"] == [{"containerID": 0, "hostID": alice.uid, "size": 1}]
+    assert f"uid 0 in the container is {alice.uid} outside" in report["words"]
+
+
+def test_ns_of_joined_namespaces(single: Container, alice: User) -> None:
+    """Three levels of PID namespaces of the user's own, joined with their user namespace: every PID is told [L1]."""
+    deeper = ["unshare", "-p", "-f", "--kill-child"]
+    command = [*alice.prefix(), "unshare", "-U", "-r", "-p", "-f", "--kill-child", *deeper, "sleep", "60"]
+    with subprocess.Popen(command) as outer:
+        try:
+            found: list[str] = []
+
+            def deepest() -> bool:
+                pid = str(outer.pid)
+                while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                    pid = children[0]
+                found[:] = [pid]
+                return Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+
+            wait_until(deepest, what="sleep")
+            single.bundle.linux(uidMappings=None, gidMappings=None)
+            for kind in ("user", "pid"):
+                single.bundle.namespace(kind, f"/proc/{found[0]}/ns/{kind}")
+            single.bundle.args("pause")
+            single.create()
+            for status in ("created", "running"):
+                report = namespaces(single)
+                assert (report["status"], len(report["pids"]), report["pids"][0]) == (status, 3, single.pid)
+                if status == "created":
+                    single.start()
+            paths = {entry["type"]: entry.get("path") for entry in report["namespaces"]}
+            assert (paths["user"], paths["pid"]) == tuple(f"/proc/{found[0]}/ns/{kind}" for kind in ("user", "pid"))
+            single.finish()
+        finally:
+            outer.kill()
+
+
+# ---- after the filter
+
+# What the init process of a container uses before the filter, and a static program does not need to start and end.
+BEFORE_THE_FILTER = (
+    "prctl fcntl sendmsg recvmsg statx openat2 mount_setattr move_mount open_tree close_range capset capget getcwd "
+    "chdir setresuid setresgid setgroups setsid clone clone3 wait4 kill dup3 pread64 lseek faccessat faccessat2 seccomp"
+).split()
+
+
+def test_calls_after_the_filter(mine: Container) -> None:
+    """A profile that kills for whatever else the runtime does: create, exec and start work [SECURITY D.10]."""
+    killed = {"names": BEFORE_THE_FILTER, "action": "SCMP_ACT_KILL_PROCESS"}
+    mine.bundle.linux(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [killed]})
+    mine.bundle.process(noNewPrivileges=True)
+    mine.bundle.args("syscall 39", "syscall 157 3")
+    mine.create()
+    assert mine.execute("syscall 39").ok().replies[0]["errno"] == 0
+    assert namespaces(mine)["status"] == "created"
+    mine.start()
+    assert mine.wait() == 128 + signal.SIGSYS  # the profile is in force
+    assert mine.replies[0]["result"] == 1
