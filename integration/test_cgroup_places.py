@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from integration.conftest import requires
 from integration.lib import host
-from integration.lib.container import Container, alive, v2_directory, wait_until
+from integration.lib.container import PATIENCE, Container, alive, v2_directory, wait_until
 from integration.lib.leaks import Leaks
 
 MIB = 1 << 20
@@ -247,6 +249,9 @@ def test_read_only_cgroups_of_a_rootless_runtime(read_only: Container, leaks: Le
     result = read_only.command("pause")
     assert result.code != 0
     assert "no cgroup" in result.error
+    result = read_only.command("events", "--stats")
+    assert (result.code, result.out) == (1, b"")
+    assert "counting what a container uses needs a cgroup, and the container has none" in result.error
     result = read_only.runtime("update", "--cpu-share", "10", read_only.id)
     assert result.code != 0
     assert "/cpu/shares: a limit needs a cgroup, and the container has none" in result.error
@@ -254,6 +259,26 @@ def test_read_only_cgroups_of_a_rootless_runtime(read_only: Container, leaks: Le
     assert result.code == 255
     assert "--cgroup needs a container's cgroup" in result.error
     assert read_only.finish() == 137
+    read_only.delete()
+
+
+@pytest.mark.ours_only("K12: runc prints zeros")
+def test_events_without_a_cgroup(read_only: Container) -> None:
+    """Nobody counts there: that is said, and the records have what is known, instead of zeros [K12, D9]."""
+    read_only.bundle.linux(cgroupsPath=None).args("pause")
+    read_only.create(options=["--rootless", "true"])
+    read_only.start()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    events = read_only.runtime.spawn("events", "--interval", "50ms", read_only.id, **pipes)
+    time.sleep(0.5 * PATIENCE)
+    assert read_only.finish() == 137
+    out, errors = events.communicate(timeout=30)
+    assert events.returncode == 0
+    assert f"container {read_only.id} has no cgroup: its records tell of its network and end only" in errors.decode()
+    *stats, last = [json.loads(line) for line in out.splitlines()]
+    assert {record["type"] for record in stats} == {"stats"}
+    assert {key for record in stats for key in record["data"]} <= {"intel_rdt", "network_interfaces"}
+    assert last["type"] == "exit"
     read_only.delete()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -171,6 +173,73 @@ def test_cgroup_that_another_container_uses_now(
     assert second.state()["status"] == "running"
     second.delete("--force")
     container.delete("--force", check=False)
+
+
+# A create that is killed: argv is the state root, the bundle, the ID, and at which step.
+KILLED = """
+import os, sys
+from ociruntime import Runtime
+from ociruntime.cgroups.cgroup import Cgroup
+
+def die(*_):
+    os.kill(os.getpid(), 9)
+
+setattr(Cgroup, sys.argv[4], die)
+Runtime(sys.argv[1]).create(sys.argv[2], sys.argv[3])
+"""
+
+
+@pytest.mark.ours_only("S1: the state of a killed create knows what is its own")
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("step", ["create", "_leave_mark"])
+def test_killed_create_whose_cgroup_another_container_has(
+    container: Container, new_container: Callable[..., Container], leaks: Leaks, step: str, private: bool
+) -> None:
+    """It was killed before it had made its cgroup, or right then: its delete kills nobody in there [S1, D17]."""
+    pytest.importorskip("ociruntime.shim._native", reason="the compiled module is not built for this Python")
+    if not private:
+        container.bundle.drop_namespace("pid")
+    container.bundle.write()
+    container.used = True
+    words = [sys.executable, "-c", KILLED, str(container.runtime.root), str(container.bundle.path), container.id, step]
+    assert subprocess.run(words, timeout=60, check=False).returncode == -9
+    assert container.state()["status"] == "stopped"
+    second = new_container()
+    second.bundle.linux(cgroupsPath=container.bundle.config["linux"]["cgroupsPath"])
+    second.begin("pause")
+    assert container.kill("KILL", check=False).code != 0
+    container.kill("KILL", flags=["--all"])
+    second.command("pause").ok()
+    assert container.state()["status"] == "stopped"
+    second.command("resume").ok()
+    if step == "create":
+        container.delete("--force")
+    assert alive(second.pid)
+    assert second.execute("report").ok().replies
+    second.delete("--force")
+    second.wait()
+    container.delete("--force")
+    leaks.check()
+
+
+@pytest.mark.ours_only("D17: the place belongs to the one that uses it")
+def test_next_container_in_the_same_cgroup(container: Container, new_container: Callable[..., Container]) -> None:
+    """Without a PID namespace, too, kill and delete of one that has ended reach nobody of the next one in its cgroup,
+    whose delete then removes what the first one has made [D17, K6].
+    """
+    path = f"/{container.bundle.config['linux']['cgroupsPath'].strip('/')}-top/leaf"
+    second = new_container()
+    for one in (container, second):
+        one.bundle.linux(cgroupsPath=path).drop_namespace("pid")
+    container.begin("exit 0")
+    container.wait()
+    second.begin("pause")
+    assert container.kill("KILL", check=False).code != 0
+    container.kill("KILL", flags=["--all"])
+    container.delete()
+    assert alive(second.pid)
+    second.delete("--force")
+    second.wait()
 
 
 @pytest.mark.ours_only("D17: a cgroup that was there before create is kept")

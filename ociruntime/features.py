@@ -13,15 +13,17 @@ NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 UNSAFE_ANNOTATIONS = (
     "org.ociruntime.init",
     "org.systemd.property.",
+    "run.oci.delegate-cgroup",
     "run.oci.hooks.stderr",
     "run.oci.hooks.stdout",
     "run.oci.keep_original_groups",
     "run.oci.mount_context_type",
     "run.oci.seccomp_bpf_data",
     "run.oci.seccomp_fail_unknown_syscall",
+    "run.oci.systemd.subgroup",
 )
 
-CGROUP = {"v1": True, "v2": True, "rdma": False}
+CGROUP = {"v1": True, "v2": True, "rdma": True}
 IDMAP = True
 NET_DEVICES = True
 INTEL_RDT = True

@@ -14,6 +14,7 @@ from ociruntime.errors import ConfigError, StateError, StepError, UnsupportedErr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ociruntime.cgroups.devices import Filter
@@ -25,6 +26,8 @@ POINTER = "/linux/cgroupsPath"
 RESOURCES = "/linux/resources"
 REFUSED = (EACCES, EPERM, EROFS)
 SIGKILL = 9
+# Where the mark of create() is: only privilege writes the first; the second is what there is without it.
+_MARKS = ("trusted.ociruntime", "user.ociruntime")
 
 
 class Cgroup:
@@ -34,16 +37,20 @@ class Cgroup:
     controllers share one. made: directories create() made (before it: the ones it is going to make), parents first.
     rootless: what only privilege could do is tolerated. warnings: what was tolerated, for the log; notes: the same, but
     nothing that was asked for is missing. before: what remove() puts back in directories that were there before, and
-    how it was: "devices", the list of cgroup v1; "owner", a UID. owner: the UID it was given to.
+    how it was: "devices", the list of cgroup v1; "owner", a UID. owner: the UID it was given to. mark: what create()
+    writes into an extended attribute: a path alone does not tell whose cgroup it is. "" for none. delegated: see
+    ``delegation``; a path below the cgroup v2 directory, "" for none.
     """
 
     __slots__ = (
         "_lowered",
         "before",
         "container_id",
+        "delegated",
         "explicit",
         "fresh",
         "made",
+        "mark",
         "mode",
         "mounts",
         "notes",
@@ -64,6 +71,8 @@ class Cgroup:
         self.notes: list[str] = []
         self.before: dict[str, Any] = {}
         self.owner: int | None = None
+        self.mark = ""
+        self.delegated = ""
         # The rest is known to create only.
         self.container_id = ""
         self.explicit = False
@@ -88,11 +97,32 @@ class Cgroup:
             result["before"] = self.before
         if self.owner is not None:
             result["owner"] = self.owner
+        if self.mark:
+            result["mark"] = self.mark
+        if self.delegated:
+            result["delegated"] = self.delegated
         return result
 
     def exists(self) -> bool:
         directory = self._process_directory()
-        return bool(directory) and files.exists(directory)
+        return bool(directory) and files.exists(directory) and self.is_ours()
+
+    def is_ours(self) -> bool:
+        """False when the cgroup in this place is one that our create() has not finished: it was killed before, or
+        another container has the place now.
+        """
+        # Who owns the cgroup might change the mark.
+        if not self.mark or self.owner is not None:
+            return True
+        directory = self._process_directory()
+        for name in _MARKS:
+            try:
+                if posix.getxattr(directory, name).rpartition(b" ")[0] == self.mark.encode("ascii"):
+                    return True
+            except OSError as error:
+                if error.errno in (ENOENT, ENODEV):
+                    return True
+        return False
 
     # -- create
 
@@ -176,6 +206,7 @@ class Cgroup:
                     refused[directory] = error
             if refused:
                 self._forget(refused)
+            self._leave_mark()
         except OSError as error:
             self.undo()
             raise self._create_error(error) from error
@@ -186,8 +217,51 @@ class Cgroup:
     def _made(self, directory: str, top: str) -> None:
         """Hook of create(): make a new or found directory fit for processes."""
 
+    def _leave_mark(self) -> None:
+        """The last thing before a process can be in it. Where there are no marks, the path has to be enough.
+
+        Behind the mark: how many levels of the path we have made.
+        """
+        directory = self._process_directory()
+        if self.mark and directory:
+            if directory not in self.fresh:
+                self._take_over(directory)
+            levels = len([path for path in self.made if f"{directory}/".startswith(f"{path}/")])
+            for name in _MARKS:
+                try:
+                    posix.setxattr(directory, name, f"{self.mark} {levels}".encode("ascii"))
+                except OSError:
+                    continue
+                return
+        self.mark = ""
+
+    def _take_over(self, directory: str) -> None:
+        """What a container that has ended has made, and we use from now on, is ours to remove."""
+        for name in _MARKS:
+            try:
+                levels = int(posix.getxattr(directory, name).rpartition(b" ")[2])
+            except (OSError, ValueError):
+                continue
+            for path in self.directories():
+                missing = []
+                for _ in range(min(levels, path.count("/"))):
+                    if path not in self.made:
+                        missing.append(path)
+                    path = path[: path.rfind("/")]
+                self.made += reversed(missing)
+            return
+
+    def _take_mark(self, directory: str) -> None:
+        if self.mark and directory == self._process_directory():
+            for name in _MARKS:
+                try:
+                    posix.removexattr(directory, name)
+                except OSError:
+                    continue
+
     def _dispensable(self, directory: str, error: OSError) -> bool:
-        return self.rootless and not self.explicit and error.errno in REFUSED and not self._needed(directory)
+        asked_for = self.explicit or self.delegated or self._needed(directory)
+        return self.rootless and error.errno in REFUSED and not asked_for
 
     def _needed(self, directory: str) -> bool:
         """Whether a limit asked for has to be written there."""
@@ -246,6 +320,11 @@ class Cgroup:
         """The cgroup v2 directory for CLONE_INTO_CGROUP; "" if there is none."""
         return self.paths.get("", "")
 
+    def home(self) -> str:
+        """The cgroup v2 directory in which its processes live once it has begun; "" if there is none."""
+        directory = self.paths.get("", "")
+        return f"{directory}/{self.delegated}" if directory and self.delegated else directory
+
     def add_process(self, pid: int) -> None:
         """Move another process into every hierarchy. Raises StepError."""
         for directory in self.directories():
@@ -263,6 +342,14 @@ class Cgroup:
     def receive(self, pid: int) -> None:
         """Hook of create and exec: this process exists, and waits for its plan. It is in the v2 cgroup it was cloned
         into, if that was possible."""
+
+    def settled(self, config: "dict[str, Any]", host_uid: "Callable[[int], int | None]") -> None:
+        """Hook of create: the init process is where it stays, and its program has not begun."""
+        if self.delegated:
+            from ociruntime.cgroups import delegation, owner
+
+            delegation.hand_over(self)
+            owner.give_to_user(self, config, host_uid)
 
     # -- limits
 
@@ -320,7 +407,7 @@ class Cgroup:
             self.kill()
             return
         directory = self._process_directory()
-        if directory:
+        if directory and self.is_ours():
             try:
                 files.signal_all(directory, signal)
             except OSError as error:
@@ -328,6 +415,8 @@ class Cgroup:
 
     def kill(self) -> None:
         """SIGKILL for every process, also of a frozen cgroup. None left, or no cgroup, is fine. Raises StepError."""
+        if not self.is_ours():
+            return
         try:
             self._kill()
         except OSError as error:
@@ -380,15 +469,20 @@ class Cgroup:
     def remove(self) -> None:
         """Remove the container's directories, sub-cgroups first, and the parents that create() made, if empty.
 
-        A directory that was there before create() stays; only its sub-cgroups go. Gone ones are fine.
+        A directory that was there before create() stays; only its sub-cgroups go. Gone ones are fine. Of a cgroup that
+        is not ours only what is empty goes.
         Raises StepError when a cgroup stays busy.
         """
+        if not self.is_ours():
+            self.undo()
+            return
         leaves = self.directories()
         made = set(self.made)
         files.remove([(path, path not in made) for path in leaves])
         for path in leaves:
             if path not in made:
                 self._release(path)
+                self._take_mark(path)
         for path in reversed(self.made):
             if path not in leaves:
                 # Another container may live below it by now.

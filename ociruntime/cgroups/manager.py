@@ -4,6 +4,9 @@ The commands around a running container (kill, delete, ...) only call ``from_sta
 what its kind of cgroup needs.
 """
 
+from posix import getpid
+from time import monotonic_ns
+
 from ociruntime.errors import UnsupportedError
 
 TYPE_CHECKING = False
@@ -46,6 +49,13 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str, *, driver:
         cgroup = _of(host.cgroup_mode, places)
         for name, place in places.items():
             cgroup.mounts[place] = host.cgroup_mounts[name] if name else host.unified
+        # Like nobody else's in this boot.
+        cgroup.mark = f"{getpid()} {monotonic_ns()}"
+    annotations = config.get("annotations")
+    if annotations and "run.oci.delegate-cgroup" in annotations:
+        from ociruntime.cgroups import delegation
+
+        delegation.ask(cgroup, annotations)
     cgroup.container_id = container_id
     cgroup.explicit = bool(cgroups_path) or driver == "systemd"
     cgroup.rootless = host.rootless
@@ -66,6 +76,8 @@ def from_state(saved: "dict[str, Any]") -> "Cgroup":
     cgroup.made = saved["made"] if cgroup.paths else []
     cgroup.before = saved.get("before") or {}
     cgroup.owner = saved.get("owner")
+    cgroup.mark = saved.get("mark") or ""
+    cgroup.delegated = saved.get("delegated") or ""
     cgroup.rootless = cgroup.skip_devices = saved["rootless"]
     return cgroup
 

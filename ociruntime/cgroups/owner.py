@@ -38,10 +38,10 @@ def wanted(config: "dict[str, Any]") -> bool:
 
 
 def give_to_user(cgroup: "Cgroup", config: "dict[str, Any]", host_uid: "Callable[[int], int | None]") -> None:
-    """Give a cgroup to the user of the container's process, if ``wanted``. host_uid: that user as the runtime sees it,
-    None if the container has no such user.
+    """Give a cgroup to the user of the container's process, if ``wanted`` or delegated. host_uid: that user as the
+    runtime sees it, None if the container has no such user.
     """
-    if wanted(config):
+    if wanted(config) or cgroup.delegated:
         uid = host_uid(((config.get("process") or {}).get("user") or {}).get("uid") or 0)
         if uid is not None:
             give(cgroup, uid)
@@ -52,12 +52,12 @@ def give(cgroup: "Cgroup", uid: int) -> None:
 
     A runtime without the privilege to do so goes on, and notes it.
     """
-    directory = cgroup.clone_directory()
-    if not directory:
+    directory = cgroup.home()
+    if not cgroup.clone_directory():
         return
     try:
         before = posix.stat(directory).st_uid
-        if before != uid and directory not in cgroup.fresh:
+        if before != uid and directory not in cgroup.fresh and not cgroup.delegated:
             cgroup.before["owner"] = before
         _change(directory, uid)
         cgroup.owner = uid

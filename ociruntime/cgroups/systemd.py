@@ -2,7 +2,8 @@
 
     cgroup v2   UNIT.scope/container    the scope is systemd's, delegated to us: it holds the properties and systemd's
                                         own device filter. The container, its exact limits and our filter are one level
-                                        below, where neither a daemon-reload nor a new property undoes anything.
+                                        below, where neither a daemon-reload nor a new property undoes anything. An
+                                        annotation gives that level another name, or leaves it out (``delegation``).
     cgroup v1   UNIT.scope              one directory; the files are written after the properties.
     a slice     UNIT.slice              as v1: systemd does not delegate slices.
 
@@ -34,9 +35,18 @@ if TYPE_CHECKING:
     from ociruntime.cgroups.limits import CgroupWrite
     from ociruntime.host import Host
 
-LEAF = "/container"
-# Files that weigh a cgroup against its siblings, or that take from a quota above it: of no use one level down only.
-_RELATIVE = ("cpu.weight", "cpu.idle", "cpu.max.burst", "io.weight", "io.bfq.weight")
+LEAF = "container"
+# Files that weigh a cgroup against its siblings (io.latency too: a target is kept at the cost of siblings that have a
+# higher one), or that take from a quota above it: of no use one level down only.
+_RELATIVE = (
+    "cpu.weight",
+    "cpu.weight.nice",
+    "cpu.idle",
+    "cpu.max.burst",
+    "io.weight",
+    "io.bfq.weight",
+    "io.latency",
+)
 
 
 class _Managed(Cgroup):
@@ -120,7 +130,7 @@ class SystemdV2(_Managed, CgroupV2):
     def __init__(self, mode: str, paths: "dict[str, str]", unit: Unit) -> None:
         super().__init__(mode, paths)
         self.unit = unit
-        self._notes: list[tuple[str, bytes]] = []
+        self._notes: list[tuple[str, str, bytes]] = []
 
     def _will_make(self, directory: str) -> None:
         # Slice and scope are systemd's to make and to remove.
@@ -196,7 +206,9 @@ class SystemdV2(_Managed, CgroupV2):
             if error.errno not in (EACCES, EPERM) or not self.unit.user:
                 raise
             with self.unit.connect(POINTER) as systemd:
-                systemd.attach(self.paths[""][len(self.unit.directory) :], [pid])
+                # create moves the init process on by itself
+                place = self.paths[""] if self.unit.names is not None else self.home()
+                systemd.attach(place[len(self.unit.directory) :], [pid])
 
     def apply(self, resources: "dict[str, Any]", *, pointer: str = RESOURCES, devices: bool = True) -> None:
         super().apply(resources, pointer=pointer, devices=devices)
@@ -215,20 +227,23 @@ class SystemdV2(_Managed, CgroupV2):
         self.unit.change(writes, None if self.rootless or self.skip_devices else wanted)
         if self.unit.directory == self.paths[""]:
             return
-        # Whatever has a property is put back by it.
-        path = self.unit.directory + "/cpu.max.burst"
-        if any(write.file == "cpu.max.burst" for write in writes):
-            self._notes = [(path, files.read_or_empty(path).strip())]
+        # Not all of them have a property that puts them back.
+        from ociruntime.cgroups import update
+
+        for write in writes:
+            if write.file in _RELATIVE:
+                note = update.note(write, self.unit.directory)
+                if note is not None:
+                    self._notes.append(note)
         self._weigh(writes)
 
     def retract(self) -> "list[str]":
         failed = super().retract()
-        for path, value in self._notes:
-            try:
-                if value:
-                    files.write(path, value)
-            except OSError:
-                failed.append(path)
+        notes, self._notes = self._notes, []
+        if notes:
+            from ociruntime.cgroups import update
+
+            failed += update.put_back(notes)
         return failed
 
 
@@ -322,10 +337,12 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
 
     linux = config.get("linux") or {}
     names = systemd_unit.unit(linux.get("cgroupsPath") or "", container_id, "user.slice" if user else "system.slice")
-    extra = systemd_properties.from_annotations(config.get("annotations") or {})
+    annotations = config.get("annotations") or {}
+    extra = systemd_properties.from_annotations(annotations)
     with connect(names.name, user=user, pointer=POINTER) as systemd:
         version, root = systemd.facts()
     v2 = host.cgroup_mode == "v2"
+    leaf = _leaf(annotations, v2 and not names.is_slice())
     path = root + names.path
     if v2:
         places = {"": host.unified + path}
@@ -355,10 +372,26 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
         _check_v1(devices.wanted(linux.get("resources") or {}, RESOURCES))
         result: Cgroup = SystemdV1(host.cgroup_mode, places, unit)
     else:
-        result = SystemdV2("v2", {"": directory if names.is_slice() else directory + LEAF}, unit)
+        result = SystemdV2("v2", {"": f"{directory}/{leaf}" if leaf else directory}, unit)
     for name, place in result.paths.items():
         result.mounts[place] = host.cgroup_mounts[name] if name else host.unified
     return result
+
+
+def _leaf(annotations: "dict[str, str]", possible: bool) -> str:
+    """The name of the container's cgroup below its unit's; "" if they are the same."""
+    from ociruntime.cgroups import delegation
+
+    if delegation.SUBGROUP not in annotations:
+        return LEAF if possible else ""
+    name = delegation.path(annotations, delegation.SUBGROUP)
+    if name and not possible:
+        raise UnsupportedError(
+            "a sub-cgroup of the container's unit",
+            "a scope on cgroup v2",
+            pointer=f"/annotations/{delegation.SUBGROUP}",
+        )
+    return name
 
 
 def from_state(saved: "dict[str, Any]") -> Cgroup:

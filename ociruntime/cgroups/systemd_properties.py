@@ -49,6 +49,7 @@ _SINCE = {
     "AllowedCPUs": 244,
     "AllowedMemoryNodes": 244,
     "CPUQuotaPeriodUSec": 242,
+    "IODeviceLatencyTargetUSec": 240,
     "MemoryZSwapMax": 253,
 }
 _IDLE_SINCE = 252
@@ -162,6 +163,8 @@ def limits_v2(writes: "Iterable[CgroupWrite]", release: int) -> "list[Property]"
             _io_weight(found, rates, write)
         elif file == "io.max":
             _io_max(rates, value, pointer)
+        elif file == "io.latency":
+            _io_latency(rates, value, pointer)
     for name, entries in rates.items():
         pairs = [(device, number) for device, (number, _) in entries.items()]
         found[name] = Property(name, "a(st)", pairs, next(iter(entries.values()))[1])
@@ -280,6 +283,13 @@ def _io_max(rates: "dict[str, dict[str, tuple[int, str]]]", text: str, pointer: 
         number = _bytes(value)
         if key in _RATES and number is not None:
             rates.setdefault(_RATES[key], {})[f"/dev/block/{device}"] = (number, pointer)
+
+
+def _io_latency(rates: "dict[str, dict[str, tuple[int, str]]]", text: str, pointer: str) -> None:
+    device, _, setting = text.partition(" ")
+    number = _bytes(setting.strip().removeprefix("target="))
+    if number is not None:
+        rates.setdefault("IODeviceLatencyTargetUSec", {})[f"/dev/block/{device}"] = (number, pointer)
 
 
 # -- devices

@@ -77,7 +77,9 @@ class Update:
         cgroup = self._cgroup
         self._enable()
         for write in self._writes:
-            self._note(write)
+            before = note(write, cgroup._directory(write.controller))
+            if before is not None:
+                self._before.append(before)
         limits.check_usage(self._writes, cgroup._directory)
         self._announced = True
         cgroup.announce(self._writes, self._filter if self._filter != self._old_filter else None)
@@ -94,9 +96,7 @@ class Update:
                 set_devices(self._cgroup, self._previous, self._resources, "/linux/resources")
             except OCIError as error:
                 failed.append(error.path or "the devices")
-        # A value may be refused until another one is back: twice.
-        left = [note for note in reversed(self._before) if not _put_back(*note)]
-        return failed + [path for path, key, value in left if not _put_back(path, key, value)]
+        return failed + put_back(self._before)
 
     def _enable(self) -> None:
         """On cgroup v2 a controller that nobody asked for before may have to be switched on."""
@@ -108,23 +108,35 @@ class Update:
         if wanted:
             from ociruntime.cgroups import v2
 
-            if v2.enable_controllers(unified, self._host.unified, wanted) and self._cgroup.owner is not None:
+            enabled = v2.enable_controllers(unified, self._host.unified, wanted)
+            if enabled and self._cgroup.delegated:
+                from ociruntime.cgroups import delegation
+
+                delegation.hand_over(self._cgroup)
+            if enabled and self._cgroup.owner is not None:
                 from ociruntime.cgroups import owner
 
                 owner.give(self._cgroup, self._cgroup.owner)
 
-    def _note(self, write: "CgroupWrite") -> None:
-        """Remember what is in the file now: (path, key of the line or "", what to write to get it back)."""
-        directory = self._cgroup._directory(write.controller)
-        file, value = write.file, write.value
-        if write.fallback is not None and not files.exists(f"{directory}/{file}"):
-            file, value = write.fallback
-        key = value.split()[0] if file in _KEYED or _is_device(value) else ""
-        path = f"{directory}/{file}"
-        try:
-            self._before.append((path, key, old_value(file, key, files.read(path))))
-        except OSError:
-            return  # missing: the write will say so; not readable: it is a command and not a value
+
+def note(write: "CgroupWrite", directory: str) -> "tuple[str, str, bytes] | None":
+    """What is in a file now: (path, key of the line or "", what to write to get it back); None for no value."""
+    file, value = write.file, write.value
+    if write.fallback is not None and not files.exists(f"{directory}/{file}"):
+        file, value = write.fallback
+    key = value.split()[0] if file in _KEYED or _is_device(value) else ""
+    path = f"{directory}/{file}"
+    try:
+        return path, key, old_value(file, key, files.read(path))
+    except OSError:
+        return None  # missing: the write will say so; not readable: it is a command and not a value
+
+
+def put_back(notes: "list[tuple[str, str, bytes]]") -> "list[str]":
+    """Write old values, the last one first. Returns the paths of files for which that did not work."""
+    # A value may be refused until another one is back: twice.
+    left = [item for item in reversed(notes) if not _put_back(*item)]
+    return [path for path, key, value in left if not _put_back(path, key, value)]
 
 
 def _sees(host: "Host", cgroup: "Cgroup") -> bool:

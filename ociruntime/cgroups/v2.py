@@ -58,6 +58,13 @@ class CgroupV2(Cgroup):
     def _made(self, directory: str, top: str) -> None:
         """Make every controller of the host available in the cgroup; settle domain or threaded."""
         self._enable(directory, top)
+        self._settle(directory, top)
+        if self.delegated:
+            from ociruntime.cgroups import delegation
+
+            delegation.make(self, top)
+
+    def _settle(self, directory: str, top: str) -> None:
         kind = files.read_or_empty(directory + "/cgroup.type").strip()
         if kind in (b"domain", b""):
             return

@@ -280,8 +280,8 @@ class _Creation:
         self._phase("host facts, state directory, state written")
         self.undo.add("the cgroup", self._remove_cgroup)
         cgroup.create()
-        if "systemd" in self.state.cgroup:
-            self.state.cgroup = cgroup.saved()  # only now it is known which unit of that name is ours
+        if "systemd" in self.state.cgroup or cgroup.mark != self.state.cgroup.get("mark", ""):
+            self.state.cgroup = cgroup.saved()  # only now it is known how to tell ours from the next one of that name
             self.directory.save(self.state)
         self._phase("cgroups made")
         if self.extras is not None:
@@ -321,7 +321,7 @@ class _Creation:
             self._phase("the rest lowered")
             # On v1 the device list must be whole before the init process joins; it joins with the first op.
             cgroup.apply(((self.config.get("linux") or {}).get("resources")) or {})
-            if cgroup.mode == "v2" and self.spaces.unshare_cgroup:
+            if cgroup.mode == "v2" and self.spaces.unshare_cgroup and not cgroup.delegated:
                 from ociruntime.cgroups import owner
 
                 owner.give_to_user(cgroup, self.config, self._host_uid)
@@ -480,9 +480,8 @@ class _Creation:
     def _boot_error(self, message: "Message") -> OCIError:
         pointer = "/linux/namespaces"
         if message.detail == "oom_score_adj":
-            return StepError(
-                "", step="oom_score_adj", pointer="/process/oomScoreAdj", call=message.call, errno=message.errno
-            )
+            pointer = "/process/oomScoreAdj"
+            return StepError("", step="oom_score_adj", pointer=pointer, call=message.call, errno=message.errno)
         if message.call == "setns" and message.value < len(self.spaces.joins):
             return namespaces.not_joined(self.spaces.joins[message.value], message.errno)
         if "timens" in message.detail or message.detail == "time":
@@ -590,6 +589,7 @@ class _Creation:
         state.start_time = status.process_stat(state.pid)[1]
         if self.pidfd_socket is not None:
             self.pidfd_socket.send(b"standard", self.child.pidfd)
+        self.cgroup.settled(self.config, self._host_uid)
         state.phase = "created"
         state.cgroup = self.cgroup.saved()  # rootless, some of it may not have come about
         state.freezer = self.cgroup.freezer_file()

@@ -14,7 +14,7 @@ from time import monotonic
 
 from ociruntime import intel_rdt, network
 from ociruntime.cgroups import files, manager, stats as usage
-from ociruntime.errors import OCIError, StateError, UsageError
+from ociruntime.errors import OCIError, StateError, UnsupportedError, UsageError
 from ociruntime.lifecycle import wait
 from ociruntime.state import status
 
@@ -36,14 +36,24 @@ ENDING = 0.1
 
 def stats(runtime: "Runtime", container_id: str) -> "dict[str, Any]":
     """See ``Runtime.stats``."""
-    return _collect(_running(runtime, container_id))
+    state = _running(runtime, container_id)
+    if not manager.from_state(state.cgroup).paths:
+        raise UnsupportedError(
+            "counting what a container uses",
+            "a cgroup, and the container has none",
+            hint="without one `events` still tells of its network, and of its end",
+        )
+    return _collect(state)
 
 
 def events(runtime: "Runtime", container_id: str, interval: float) -> "Iterator[dict[str, Any]]":
     """See ``Runtime.events``. What can be refused is refused now, and not with the first record."""
     if interval <= 0:
         raise UsageError("the interval of events must be greater than 0")
-    return _records(runtime, _running(runtime, container_id), interval)
+    state = _running(runtime, container_id)
+    if not manager.from_state(state.cgroup).paths:
+        runtime.log.warning(f"container {container_id} has no cgroup: its records tell of its network and end only")
+    return _records(runtime, state, interval)
 
 
 def _running(runtime: "Runtime", container_id: str) -> "State":
@@ -62,7 +72,8 @@ def _running(runtime: "Runtime", container_id: str) -> "State":
 
 def _collect(state: "State") -> "dict[str, Any]":
     cgroup = manager.from_state(state.cgroup)
-    data = usage.collect(cgroup) if cgroup.paths else usage.empty()
+    # Zeros would look like a container that uses nothing.
+    data: dict[str, Any] = usage.collect(cgroup) if cgroup.paths else {}
     data["intel_rdt"] = intel_rdt.stats(state.intel_rdt)
     data["network_interfaces"] = network.statistics(state.pid)
     return data

@@ -395,15 +395,16 @@ class _Execution:
         for controller, path in self.request.cgroups:
             if controller == "" and (self.cgroup.mode == "v2" or exists(below(own, path, must_exist=False))):
                 return [below(own, path)]
+        home = self.cgroup.home()
         if self.cgroup.mode != "v2":
-            return [own]
+            return [home]
         for line in status.read_file(f"/proc/{self.init_pid}/cgroup").split(b"\n"):
             if line.startswith(b"0::"):
                 inside = line[3:].decode("utf-8", "surrogateescape")
                 # the container's own path ends the same way in the host's view
                 top = own[: own.rfind(inside)] if inside != "/" and own.endswith(inside) else _unified_top(own, inside)
-                return [own] if not top else list(dict.fromkeys((own, top + inside)))
-        return [own]
+                return [home] if not top else list(dict.fromkeys((home, top + inside)))
+        return [home]
 
     def _joins(self) -> "list[Op]":
         """v1: the files through which the exec process joins by itself; a path without controllers is for all."""

@@ -161,6 +161,9 @@ def lower(
     ops: list[Op] = [op("cgroup_join", "/linux/cgroupsPath", fd=source) for source in cgroup.join_sources()]
     if spaces.unshare_cgroup:
         ops.append(op("unshare", "/linux/namespaces", args=(CLONE_NEWCGROUP,)))
+    if cgroup.delegated:
+        source = FdSource("write", cgroup.home() + "/cgroup.procs")
+        ops.append(op("cgroup_join", "/annotations/run.oci.delegate-cgroup", fd=source))
     ops.append(op("affinity"))
     if not spaces.joined("user"):  # there it is written before: process.early_score
         ops += who.early

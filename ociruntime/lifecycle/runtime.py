@@ -193,7 +193,8 @@ class Runtime:
     def stats(self, container_id: str) -> "dict[str, Any]":
         """How much a container uses: cpu (ns), cpuset, memory (bytes), pids, blkio, hugetlb, intel_rdt, interfaces.
 
-        Members that are zero are mostly left out. Raises StateError unless it is created, running or paused.
+        Members that are zero are mostly left out. Raises StateError unless it is created, running or paused,
+        UnsupportedError if it has no cgroup.
         """
         from ociruntime.lifecycle import events
 

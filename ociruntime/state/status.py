@@ -97,7 +97,7 @@ def derive(state: "State", directory: "StateDir") -> "tuple[str, int]":
     pid = state.pid if running else 0
     if state.phase == CREATING and (running or directory.busy()):
         return CREATING, pid
-    if frozen(state.freezer):
+    if state.phase != CREATING and frozen(state.freezer):
         return PAUSED, pid
     if not running:
         return STOPPED, 0
