@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ociruntime.cgroups import dbus, manager, systemd
+from ociruntime.cgroups.delegation import DELEGATE, SUBGROUP
 from ociruntime.cgroups.systemd import SystemdV1, SystemdV2
 from ociruntime.cgroups.systemd_scope import Unit
 from ociruntime.cgroups.update import Update
@@ -380,6 +381,28 @@ def test_an_update_that_fails_is_taken_back(world: World, running: Any, monkeypa
     assert (leaf / "memory.max").read_text() == "max"
 
 
+def test_what_has_no_property_is_taken_back_in_the_scope(
+    world: World, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that count among siblings are written there, too [D13, K13]."""
+    leaf = world.scope / "container"
+    old = {"cpu.max.burst": "700\n", "cpu.weight.nice": "3\n", "io.latency": "8:0 target=5\n"}
+    new = {"cpu.max.burst": "9", "cpu.weight.nice": "-2", "io.latency": "8:16 target=6"}
+    for directory in (leaf, world.scope):
+        for name, text in old.items():
+            (directory / name).write_text(text)
+    monkeypatch.setattr(world.host, "controllers", (*CONTROLLERS, "io"))
+    change = Update(running, {"unified": new, "pids": {"limit": 9}}, [], world.host)
+    change.apply()
+    for directory in (leaf, world.scope):
+        assert {name: (directory / name).read_text() for name in new} == new
+    assert dict(world.bus.bodies("SetUnitProperties")[0][2])["IODeviceLatencyTargetUSec"][1] == [("/dev/block/8:16", 6)]
+    assert change.restore() == []
+    taken_back = {"cpu.max.burst": "700", "cpu.weight.nice": "3", "io.latency": "8:16 target=0"}
+    for directory in (leaf, world.scope):
+        assert {name: (directory / name).read_text() for name in new} == taken_back
+
+
 def test_check_before_update_comes_before_the_property(world: World, running: Any) -> None:
     """[B6]"""
     change = Update(running, {"memory": {"limit": 4096, "checkBeforeUpdate": True}}, [], world.host)
@@ -428,6 +451,65 @@ def test_rootless_needs_v2() -> None:
 def test_no_cgroups_at_all() -> None:
     with pytest.raises(UnsupportedError, match="mounted cgroup file system"):
         manager.choose(Host(), {}, "web", driver="systemd")
+
+
+# -- sub-cgroups
+
+
+@pytest.mark.parametrize(
+    ("annotations", "own", "home"),
+    [
+        ({SUBGROUP: "mine"}, "mine", "mine"),
+        ({SUBGROUP: "a/b"}, "a/b", "a/b"),
+        ({SUBGROUP: ""}, "", ""),
+        ({DELEGATE: "payload"}, "container", "container/payload"),
+        ({SUBGROUP: "mine", DELEGATE: "payload"}, "mine", "mine/payload"),
+        ({SUBGROUP: "", DELEGATE: "payload"}, "", "payload"),
+        ({DELEGATE: ""}, "container", "container"),
+    ],
+)
+def test_sub_cgroups(world: World, annotations: "dict[str, str]", own: str, home: str) -> None:
+    """The container's own cgroup has its limits, and one below it, if that is wanted, its processes [N6]."""
+    cgroup = world.choose({"pids": {"limit": 7}}, annotations=annotations)
+    assert cgroup.paths == {"": str(world.scope / own)}
+    assert cgroup.home() == str(world.scope / home)
+    cgroup.check_free()
+    cgroup.create()
+    assert (world.scope / home).is_dir()
+    again = manager.from_state(json.loads(json.dumps(cgroup.saved())))
+    assert (again.paths, again.home()) == (cgroup.paths, cgroup.home())
+
+
+@pytest.mark.parametrize(
+    ("annotations", "cgroups_path", "refusal"),
+    [
+        ({SUBGROUP: ".."}, "", ConfigError),
+        ({SUBGROUP: "a/../b"}, "", ConfigError),
+        ({SUBGROUP: "a"}, "::a-b.slice", UnsupportedError),
+        ({DELEGATE: "../a"}, "", ConfigError),
+    ],
+)
+def test_bad_sub_cgroups(
+    world: World, annotations: "dict[str, str]", cgroups_path: str, refusal: "type[OCIError]"
+) -> None:
+    with pytest.raises(refusal) as caught:
+        world.choose(annotations=annotations, cgroupsPath=cgroups_path)
+    assert caught.value.pointer == f"/annotations/{next(iter(annotations))}"
+    assert world.bus.methods() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "fine"), [(SUBGROUP, "a", False), (SUBGROUP, "", True), (DELEGATE, "a", False)]
+)
+def test_sub_cgroups_on_v1(world: World, tmp_path: Path, key: str, name: str, fine: bool) -> None:
+    """v2 only [N6]."""
+    world.host = v1(tmp_path)
+    if fine:
+        world.choose(annotations={key: name})
+        return
+    with pytest.raises(UnsupportedError, match="cgroup v2") as caught:
+        world.choose(annotations={key: name})
+    assert caught.value.pointer == f"/annotations/{key}"
 
 
 # -- a slice, v1

@@ -152,6 +152,11 @@ def test_release(version: str, release: int) -> None:
         ({"unified": {"cpu.max": "20000", "io.weight": "default 50", "cpuset.cpus": ""}},
          {"CPUQuotaPerSecUSec": 200000, "CPUQuotaPeriodUSec": 100000, "IOWeight": 50, "AllowedCPUs": b""}),
         ({"unified": {"pids.max": "many"}}, {}),
+        (
+            {"unified": {"io.latency": "8:0 target=75000\n8:16 target=max"}},
+            {"IODeviceLatencyTargetUSec": [("/dev/block/8:0", 75000), ("/dev/block/8:16", INFINITY)]},
+        ),
+        ({"unified": {"io.latency": "8:0 nonsense"}}, {}),
     ],
 )  # fmt: skip
 def test_limits_v2(resources: "dict[str, Any]", expected: "dict[str, Any]") -> None:
