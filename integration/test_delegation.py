@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from integration.conftest import requires
 from integration.lib import probe as probes
 from integration.lib.container import Container, v2_directory
 from integration.lib.leaks import Leaks
+from integration.lib.systemd import TOP, directory, gone, show, systemctl, unit_of
 from integration.test_cgroup_places import LISTED, owners, writable
 
 DELEGATE = "run.oci.delegate-cgroup"
+SUBGROUP = "run.oci.systemd.subgroup"
 MIB = 1 << 20
 
 pytestmark = pytest.mark.ours_only("N6: runc has no such annotation, crun 1.8 wants systemd for it")
@@ -160,4 +163,61 @@ def test_no_cgroup_at_all(container: Container, leaks: Leaks) -> None:
     result = container.create(check=False, options=["--cgroup-manager", "disabled"])
     assert result.code != 0
     assert DELEGATE in result.error
+    leaks.check()
+
+
+# -- below a scope of systemd --
+
+
+@pytest.mark.requires("systemd")
+@pytest.mark.parametrize(
+    ("annotations", "own", "home"),
+    [
+        ({SUBGROUP: "mine"}, "/mine", ""),
+        ({SUBGROUP: ""}, "", ""),
+        ({DELEGATE: "payload"}, "/container", "/payload"),
+        ({SUBGROUP: "", DELEGATE: "payload"}, "", "/payload"),
+    ],
+)
+def test_below_a_scope(
+    new_managed: Callable[..., Container], leaks: Leaks, annotations: dict[str, str], own: str, home: str
+) -> None:
+    """The container's own cgroup has the name that is asked for, the limits and the namespace's root; a delegated one
+    is below it [N6].
+    """
+    container = new_managed()
+    writable(container)
+    container.bundle.merge({"annotations": annotations})
+    container.bundle.linux(resources={"pids": {"limit": 50}, "cpu": {"quota": 20000, "period": 100000}})
+    container.begin("report", "pause")
+    assert seen(container.replies[0]) == (home or "/")
+    group = show(unit_of(container), "ControlGroup")["ControlGroup"]
+    assert directory(container) == Path(f"{TOP}{group}{own}{home}")
+    limited = Path(f"{TOP}{group}{own}")
+    for _ in range(2):
+        assert (limited / "pids.max").read_text() == "50\n"
+        assert (limited / "cpu.max").read_text() == "20000 100000\n"
+        systemctl("daemon-reload")
+    assert directory(container) == limited / home.strip("/")
+    assert container.execute("report").ok().replies[0]["cgroup"].strip() == f"0::{home or '/'}"
+    container.runtime("update", "--pids-limit", "60", container.id).ok()
+    assert (limited / "pids.max").read_text() == "60\n"
+    container.command("pause").ok()
+    container.command("resume").ok()
+    assert container.finish() == 137
+    container.delete()
+    assert gone(unit_of(container))
+    leaks.check()
+
+
+@pytest.mark.requires("systemd")
+@pytest.mark.parametrize("name", ["..", "a/../b"])
+def test_bad_subgroups(new_managed: Callable[..., Container], leaks: Leaks, name: str) -> None:
+    """What leads out of the scope is refused; nothing is left [N6]."""
+    container = new_managed()
+    container.bundle.merge({"annotations": {SUBGROUP: name}})
+    result = container.create(check=False)
+    assert result.code != 0
+    assert f"/annotations/{SUBGROUP}" in result.error
+    assert gone(unit_of(container))
     leaks.check()

@@ -37,6 +37,7 @@ FILES = [
     "test_apparmor.py",
     "test_cgroup_places.py",
     "test_cgroups.py",
+    "test_delegation.py",
     "test_events.py",
     "test_limits.py",
     "test_pause.py",
@@ -46,13 +47,17 @@ FILES = [
     "test_update.py",
 ]
 # Of these files only some tests.
-CHOSEN = {"test_cgroup_places.py": ["test_owner_of_what_update_enables", "test_limits_below_a_threaded_parent"]}
+CHOSEN = {
+    "test_cgroup_places.py": ["test_owner_of_what_update_enables", "test_limits_below_a_threaded_parent"],
+    "test_delegation.py": ["test_below_a_scope", "test_bad_subgroups", "test_limits_stay_above"],
+}
 # Left out: cgroup v1; cases for "machine" and for "v2" are the same ones here; refusals that need no machine; what
 # counts to hundreds or measures time.
 LEFT_OUT = "v1 machine bad_device_rules two_hundred cpu_quota"
 # make test has no time for all of them: of these files it takes some tests only, and make lab the rest.
 SAMPLE = {
     "test_cgroups.py": [],
+    "test_delegation.py": ["test_below_a_scope", "test_limits_stay_above"],
     "test_pause.py": [],
     "test_podman_systemd.py": ["test_life"],
     "test_systemd.py": [
