@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,32 @@ def test_stale_temporary_pid_file(container: Container) -> None:
     container.create()
     assert container.pid_file.read_text() == str(container.state()["pid"])
     assert not stale.exists()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "stdout"])
+def test_pid_file_that_is_no_file(container: Container, tmp_path: Path, kind: str) -> None:
+    """What has a name but is no file gets the PID; it is neither replaced nor, after a failure, removed [P1]."""
+    path = tmp_path / kind
+    reader = -1
+    if kind == "fifo":
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    elif kind == "device":
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    else:
+        path.symlink_to("/proc/self/fd/1")
+        reader, writer = os.pipe()
+    before = path.lstat()
+    if kind == "stdout":
+        container.create("--pid-file", str(path), pid_file=False, stdout=writer)
+        os.close(writer)
+    else:
+        container.create("--pid-file", str(path), pid_file=False)
+    container.pid = container.state()["pid"]
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    if reader >= 0:
+        assert os.read(reader, 100) == str(container.pid).encode()
+        os.close(reader)
 
 
 def test_unwritable_pid_file_undoes_everything(container: Container, leaks: Leaks) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +111,25 @@ def test_directory_without_state(runtime: Runtime, leaks: Leaks, flags: list[str
     if not flags:
         assert "does not exist" in result.error
     leaks.check()
+
+
+@pytest.mark.ours_only("K7: what no container of ours has is not removed, whatever --root says")
+@pytest.mark.parametrize("flags", [[], ["--force"]])
+@pytest.mark.parametrize("name", ["letter", "status", "state.json"])
+def test_directory_of_somebody_else(runtime: Runtime, tmp_path: Path, name: str, flags: list[str]) -> None:
+    """--root may lead anywhere: a user's directory, or a container of another runtime, stays as it is [K7]."""
+    other = runtime.elsewhere(tmp_path / "home")
+    mine = tmp_path / "home" / "alice"
+    (mine / "below").mkdir(parents=True)
+    (mine / name).write_text('{"id": "alice", "init_process_pid": 1}')
+    if name == "state.json":
+        (mine / "below").rmdir()
+    result = other("delete", *flags, "alice")
+    # force is content with a container that does not exist; one of another runtime does
+    assert result.code == int(not flags or name == "state.json")
+    assert (mine / name).exists()
+    if result.code:
+        assert str(mine) in result.error or name in result.error
 
 
 @pytest.mark.ours_only("K7, S1: a torn state file is cleaned by delete --force")

@@ -91,6 +91,16 @@ def test_unknown_format(own_root: Runtime) -> None:
     assert own_root("list", "--format", "yaml").code != 0
 
 
+def test_files_are_no_containers(own_root: Runtime, container: Container) -> None:
+    """A file in the state root is passed over without a word [K9]."""
+    container.runtime = own_root
+    container.create()
+    (own_root.root / "lock").write_text("")
+    result = own_root("list", "-q").ok()
+    assert result.text.split() == [container.id]
+    assert result.error == ""
+
+
 def test_broken_entry_is_skipped(own_root: Runtime, container: Container) -> None:
     """A broken entry costs one line on stderr, not the list [K9]."""
     container.runtime = own_root

@@ -17,9 +17,16 @@ _USES_CRIU = ("create", "run", "checkpoint", "restore")
 
 
 def absolute(path: str) -> str:
-    """Return path made absolute by the current directory and cleaned lexically (``.``, ``..``, ``//``)."""
+    """Return path made absolute by the current directory and cleaned lexically (``.``, ``..``, ``//``).
+
+    Raises StepError when the current directory is gone.
+    """
     if path[:1] != "/":
-        path = f"{posix.getcwd()}/{path}"
+        try:
+            path = f"{posix.getcwd()}/{path}"
+        except OSError as error:
+            reason = "the current directory cannot be named"
+            raise StepError(reason, path=path, errno=error.errno or 0, hint="give an absolute path") from None
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":

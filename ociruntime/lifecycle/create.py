@@ -594,6 +594,6 @@ class _Creation:
         state.cgroup = self.cgroup.saved()  # rootless, some of it may not have come about
         state.freezer = self.cgroup.freezer_file()
         self.directory.save(state)
-        if path := self.request.pid_file:
-            pidfile.write(path, state.pid)
-            self.undo.add("the pid file", lambda: posix.unlink(path))
+        path = self.request.pid_file
+        if path and pidfile.write(path, state.pid):
+            self.undo.add("the pid file", lambda: pidfile.remove(path))

@@ -8,7 +8,7 @@ from ociruntime import hooks
 from ociruntime.errors import NotFoundError, StateError, StepError
 from ociruntime.lifecycle.kill import SIGKILL, send
 from ociruntime.state import status
-from ociruntime.state.model import CorruptStateError, State
+from ociruntime.state.model import CorruptStateError, ForeignStateError, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def _delete(runtime: "Runtime", container_id: str, directory: "StateDir", force:
         state = directory.load()
     except NotFoundError:
         # A directory without a state: a create was killed right at its start, and has made nothing else.
+        foreign = directory.foreign()
+        if foreign:
+            raise NotFoundError(container_id, hint=f"'{foreign}' is not removed: it is no container's") from None
         directory.remove()
         raise
     except CorruptStateError:
@@ -44,6 +47,9 @@ def _delete(runtime: "Runtime", container_id: str, directory: "StateDir", force:
             raise
         salvaged = directory.salvage()
         if salvaged is None:
+            foreign = directory.foreign()
+            if foreign:
+                raise ForeignStateError(container_id, foreign) from None
             directory.remove()
             return
         state = salvaged

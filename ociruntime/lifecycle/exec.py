@@ -298,7 +298,7 @@ class _Execution:
             if self.master >= 0:
                 posix.close(self.master)
             if self.pid_file:
-                posix.unlink(self.pid_file)
+                pidfile.remove(self.pid_file)
             if isinstance(error, StepError) and self._ended(error):
                 raise self._gone() from error
             raise
@@ -514,8 +514,7 @@ class _Execution:
                 self.ready()
             if self.pidfd_socket is not None:
                 self.pidfd_socket.send(b"setns", child.pidfd)
-            if request.pid_file:
-                pidfile.write(request.pid_file, child.pid)
+            if request.pid_file and pidfile.write(request.pid_file, child.pid):
                 self.pid_file = request.pid_file
             child.channel.go()
             return True

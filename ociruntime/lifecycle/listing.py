@@ -1,5 +1,7 @@
 """list: every container of the state root. A broken entry costs one warning, never the list."""
 
+from errno import ENOTDIR
+
 from ociruntime.errors import NotFoundError, OCIError
 from ociruntime.state import status
 
@@ -29,6 +31,8 @@ def listing(runtime: "Runtime") -> "list[dict[str, object]]":
         except NotFoundError:
             continue  # deleted meanwhile
         except OCIError as error:
+            if error.errno == ENOTDIR:
+                continue  # a file in the state root is no container
             runtime.log.warning(f"container '{container_id}': {error}, ignoring")
             continue
         result.append(state.report(actual, pid, owner_name(state.owner)))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 OCI_VERSION = "1.3.0"
+STATE_FILE = "state.json"
 
 # Slot, key in the file, type. A field of another type makes the file unreadable.
 _FIELDS: "tuple[tuple[str, str, type], ...]" = (
@@ -53,6 +54,19 @@ class CorruptStateError(StateError):
             f"state.json is unusable: {reason}",
             container_id=container_id,
             hint=f"'delete --force {container_id}' removes what is left of the container",
+        )
+
+
+class ForeignStateError(StateError):
+    """The directory or its state.json is not this runtime's: nothing is done to it, not even by force."""
+
+    code = "foreign-state"
+
+    def __init__(self, container_id: str, path: str) -> None:
+        super().__init__(
+            f"not a container of this runtime: '{path}' is something else's",
+            container_id=container_id,
+            hint="use the runtime that has made it, or another --root",
         )
 
 
@@ -180,7 +194,9 @@ def _strings(values: "Iterable[object]") -> bool:
 
 
 def from_json(container_id: str, data: bytes) -> State:
-    """Read state.json. Raises CorruptStateError unless it is whole, of this version and about container_id."""
+    """Read state.json. Raises CorruptStateError unless it is whole, of this version and about container_id, and
+    ForeignStateError when it is another program's.
+    """
     if not data.strip():
         raise CorruptStateError(container_id, "it is empty")
     try:
@@ -190,6 +206,8 @@ def from_json(container_id: str, data: bytes) -> State:
     if not isinstance(document, dict):
         raise CorruptStateError(container_id, "it is not an object")
     version = document.get("version")
+    if document and "version" not in document:
+        raise ForeignStateError(container_id, STATE_FILE)
     if type(version) is not int or version != VERSION:
         raise CorruptStateError(container_id, f"it is of format {version}, this runtime reads {VERSION}")
     state = _fill(container_id, document, missing_ok=False)

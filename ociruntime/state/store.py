@@ -15,7 +15,7 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from time import monotonic, sleep
 
 from ociruntime.errors import ExistsError, NotFoundError, OCIError, StateError, StepError
-from ociruntime.state.model import CorruptStateError, State, from_json, salvage
+from ociruntime.state.model import STATE_FILE, CorruptStateError, State, from_json, salvage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ ID_LENGTH = 238
 LOCK_TIMEOUT = 10.0
 STATE_LIMIT = 16 * 1024 * 1024
 
-STATE_FILE = "state.json"
 CONFIG_FILE = "config.json"
 FIFO = "exec.fifo"
+# All that a container's directory ever holds; "notify" is notify_socket's.
+_NAMES = frozenset((STATE_FILE, f".{STATE_FILE}", CONFIG_FILE, FIFO, "notify"))
 
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _ROOT = posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
@@ -354,6 +355,16 @@ class StateDir:
             posix.unlink(FIFO, dir_fd=self.fd)
         except FileNotFoundError:
             pass
+
+    def foreign(self) -> str:
+        """The path of something in the directory that no container has; "" if there is none.
+
+        The state root may be any directory that somebody has named: what is not ours is not removed from it.
+        """
+        for name in sorted(posix.listdir(self.fd)):
+            if name not in _NAMES:
+                return f"{self.path}/{name}"
+        return ""
 
     def remove(self) -> None:
         """Remove the directory and all below it. The state file goes last: a killed removal can be repeated."""

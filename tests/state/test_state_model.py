@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ociruntime.state.model import CorruptStateError, State, from_json, salvage
+from ociruntime.state.model import CorruptStateError, ForeignStateError, State, from_json, salvage
 
 
 def full() -> State:
@@ -102,6 +102,11 @@ def test_unusable(data: bytes, reason: str) -> None:
     assert reason in str(caught.value)
     assert "delete --force web" in caught.value.hint
     assert caught.value.container_id == "web"
+
+
+def test_of_another_program() -> None:
+    with pytest.raises(ForeignStateError, match="not a container of this runtime"):
+        from_json("web", b'{"id": "web", "init_process_pid": 7}')
 
 
 def test_every_truncation_is_noticed() -> None:

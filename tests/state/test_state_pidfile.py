@@ -49,3 +49,29 @@ def test_failures_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(StepError, match="is a directory"):
         pidfile.write(str(tmp_path / "pid"), 1)
     assert os.listdir(tmp_path) == ["pid"]
+
+
+def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    assert not pidfile.write(str(fifo), 4321)
+    assert os.read(reader, 100) == b"4321"
+    os.close(reader)
+    with pytest.raises(StepError, match="no such device or address"):
+        pidfile.write(str(fifo), 1)  # nobody reads, and nobody is waited for
+    assert fifo.is_fifo()
+    target = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
+    os.write(target, b"PID ")
+    assert not pidfile.write(f"/proc/self/fd/{target}", 99)
+    assert (tmp_path / "target").read_bytes() == b"PID 99"
+    os.close(target)
+    assert pidfile.write(str(tmp_path / "target"), 1)
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "target"]
+
+
+def test_remove(tmp_path: Path) -> None:
+    pidfile.write(str(tmp_path / "pid"), 1)
+    for _ in range(2):
+        pidfile.remove(str(tmp_path / "pid"))
+    assert os.listdir(tmp_path) == []

@@ -325,6 +325,18 @@ def test_torn_state(root: StateRoot) -> None:
         assert directory.salvage() is None
 
 
+def test_foreign(root: StateRoot) -> None:
+    with root.reserve("web") as directory:
+        directory.save_config(b"{}")
+        assert directory.foreign() == ""
+        directory.save(State("web", bundle="/b"))
+        directory.make_fifo(os.geteuid(), os.getegid())
+        os.mkdir(f"{directory.path}/notify")
+        assert directory.foreign() == ""
+        Path(f"{directory.path}/status").touch()
+        assert directory.foreign() == f"{directory.path}/status"
+
+
 def test_state_file_of_absurd_size(root: StateRoot) -> None:
     with root.reserve("web") as directory:
         with open(f"{directory.path}/state.json", "w") as file:
