@@ -293,6 +293,23 @@ def test_slave_sees_new_mounts_of_the_host(container: Container, tmp_path: Path)
         host.umount(str(shared))
 
 
+@pytest.mark.parametrize("propagation", [None, "rslave"])
+def test_slave_of_the_mount_that_holds_the_root(container: Container, tmp_path: Path, propagation: str | None) -> None:
+    """The same for a source that is no mount, but a directory of the file system on which the bundle is [M6]."""
+    later = tmp_path / "source" / "later"
+    later.mkdir(parents=True)
+    assert later.stat().st_dev == container.bundle.rootfs.stat().st_dev
+    container.bundle.linux(rootfsPropagation=propagation)
+    container.bundle.mount("/data", str(tmp_path / "source"), "rbind", "rslave")
+    container.begin("report", "pause")
+    assert any(word.startswith("master:") for word in mount_at(container.replies[0]["mountinfo"], "/data").tags)
+    host.mount("tmpfs", str(later), "tmpfs")
+    try:
+        assert " /data/later " in Path(f"/proc/{container.pid}/mountinfo").read_text()
+    finally:
+        host.umount(str(later))
+
+
 def test_user_namespace_mounts_nothing_on_the_host(container: Container, tmp_path: Path) -> None:
     """Its root may mount, but whatever the config says of propagation: in the container only [M6, L11]."""
     shared = tmp_path / "shared"

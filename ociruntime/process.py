@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 UMASK_DEFAULT = 0o022
+CONSOLE_MAX = 0xFFFF  # struct winsize
 ID_MAX = 0xFFFFFFFE  # (uid_t) -1 means "leave alone" to setresuid(2): taken as an ID it would keep root
 
 # setrlimit(2), include/uapi/asm-generic/resource.h: the numbers of every architecture we build for.
@@ -285,6 +286,18 @@ def _umask(user: "dict[str, Any]", at: str) -> "Op":
 
 
 # ---- what is run, where, with what environment
+
+
+def console_size(process: "dict[str, Any]", at: str = "/process") -> int:
+    """consoleSize as the console op takes it: rows << 16 | columns, 0 when it is not given.
+
+    Raises ConfigError for a number that a terminal cannot have. Source: runtime-spec config.md, "Process"; TIOCSWINSZ.
+    """
+    size = process.get("consoleSize") or {}
+    for key in ("height", "width"):
+        if (size.get(key) or 0) > CONSOLE_MAX:
+            raise ConfigError(f"a terminal has at most {CONSOLE_MAX}", pointer=f"{at}/consoleSize/{key}")
+    return (size.get("height") or 0) << 16 | (size.get("width") or 0)
 
 
 def _cwd(process: "dict[str, Any]", at: str) -> str:

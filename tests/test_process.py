@@ -434,3 +434,15 @@ def test_docker_config() -> None:
     assert sets[0] == sets[1] == one(got.identity, "bounding").args[0] != 0
     assert sets[2:] == (0, 0)
     assert got.warnings == []
+
+
+def test_console_size() -> None:
+    assert process.console_size({}) == 0
+    assert process.console_size({"consoleSize": {"height": 25, "width": 80}}) == 25 << 16 | 80
+
+
+@pytest.mark.parametrize("size", [{"height": 1 << 16, "width": 1}, {"height": 1, "width": (1 << 64) - 1}])
+def test_console_size_of_no_terminal(size: dict[str, int]) -> None:
+    with pytest.raises(ConfigError) as error:
+        process.console_size({"consoleSize": size})
+    assert error.value.pointer == "/process/consoleSize/" + max(size, key=lambda key: size[key])

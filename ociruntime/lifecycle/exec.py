@@ -467,9 +467,7 @@ class _Execution:
         ops.append(op("rootfs", strings=(root,), flags=NO_BIND | NO_PROCFS))
         ops.append(op("chroot", strings=(root,)))
         if terminal:
-            size = self.process.get("consoleSize") or {}
-            packed = (size.get("height") or 0) << 16 | (size.get("width") or 0)
-            ops.append(op("console", f"{at}/terminal", args=(packed,)))
+            ops.append(op("console", f"{at}/terminal", args=(process.console_size(self.process, at),)))
         ops += who.umask
         ops += who.apparmor
         ops += who.no_new_privs

@@ -116,10 +116,8 @@ def _console(config: "dict[str, Any]", spaces: "Namespaces") -> "list[Op]":
     wanted = config.get("process") or {}
     if wanted.get("terminal") is not True:
         return []
-    size = wanted.get("consoleSize") or {}
-    packed = (size.get("height") or 0) << 16 | (size.get("width") or 0)
     flags = BIND_CONSOLE if spaces.has("mount") else 0
-    return [op("console", "/process/terminal", args=(packed,), flags=flags)]
+    return [op("console", "/process/terminal", args=(process.console_size(wanted),), flags=flags)]
 
 
 def lower(

@@ -82,9 +82,10 @@ def lower(
         for link in links
         if link[0] not in taken and link[0] not in mounted
     ]
-    if own_ptmx and PTMX not in mounted:
-        # not optional: a ptmx that the image brings would open another devpts than the container's
-        ops.append(plan.op("symlink", strings=(PTMX, "pts/ptmx")))
+    if PTMX not in mounted and (own_ptmx or PTMX not in taken):
+        # Not optional beside a devpts: a ptmx that the image brings would open another one than the container's.
+        # Without, whatever is there stays.
+        ops.append(plan.op("symlink", strings=(PTMX, "pts/ptmx"), flags=0 if own_ptmx else plan.OPTIONAL))
     return ops
 
 

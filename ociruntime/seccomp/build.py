@@ -271,10 +271,11 @@ def _add_rule(syscalls: "Any", ret: int, name: str, arguments: "list[Any]", poin
 def _add_architecture(syscalls: "Any", section: "dict[str, Any]", token: int) -> None:
     try:
         syscalls.add_arch(_signed(token))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         i = [ARCHITECTURES[name] for name in section["architectures"]].index(token)
         name, pointer = section["architectures"][i], f"{AT}/architectures/{i}"
-        number = _number(error)
+        # the binding's own word for an architecture it has no name for
+        number = errno.EINVAL if isinstance(error, ValueError) else _number(error)
         if number == errno.EDOM:
             raise UnsupportedError(f"{name} in one filter", "a host of the same byte order", pointer=pointer) from error
         if number == errno.EINVAL:

@@ -45,8 +45,12 @@ def test_what_every_container_gets() -> None:
     assert run([], exists=lambda path: path == "/proc/kcore") == [*DEFAULT_NODES, *LINKS, CORE, PTMX]
 
 
-def test_ptmx_only_with_a_devpts() -> None:
-    assert run([], mounted=("/dev",)) == [*DEFAULT_NODES, *LINKS]
+def test_ptmx_without_a_devpts() -> None:
+    """It is there, as the specification wants, but leaves what the image or the config has at its place."""
+    optional = op("symlink", strings=("/dev/ptmx", "pts/ptmx"), flags=plan.OPTIONAL)
+    assert run([], mounted=("/dev",)) == [*DEFAULT_NODES, *LINKS, optional]
+    ptmx = {"type": "c", "path": "/dev/ptmx", "major": 5, "minor": 2}
+    assert optional not in run([ptmx], mounted=("/dev",))
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,15 @@ def test_architecture_of_the_other_byte_order() -> None:
 
 
 @needs_x86_64
+@pytest.mark.parametrize("name", ["LOONGARCH64", "M68K", "SH", "SHEB"])
+def test_architecture_of_newer_libseccomps(name: str) -> None:
+    try:
+        compile_(section(("read", ALLOW, {}), architectures=["SCMP_ARCH_X86", f"SCMP_ARCH_{name}"]))
+    except UnsupportedError as error:
+        assert error.pointer == "/linux/seccomp/architectures/1"
+
+
+@needs_x86_64
 def test_architectures_of_one_byte_order() -> None:
     names = ["X86_64", "X86", "X32", "ARM", "AARCH64", "MIPSEL", "MIPSEL64", "MIPSEL64N32", "PPC64LE", "RISCV64"]
     program = compile_(section(("read openat2", ALLOW, {}), architectures=[f"SCMP_ARCH_{n}" for n in names]))

@@ -55,7 +55,7 @@ static int mount_root(int fd)
  */
 static int place_root(struct child *c, const char *path, int fd, int tree)
 {
-    struct mount_attr private = { .propagation = 1 << 18 }; /* MS_PRIVATE */
+    struct mount_attr slave = { .propagation = 1 << 19 }; /* MS_SLAVE */
     long at = fd, top = fd < 0 ? fd : mount_root(fd), ret;
 
     if (top == -EACCES) {
@@ -64,8 +64,11 @@ static int place_root(struct child *c, const char *path, int fd, int tree)
     }
     if (top < 0)
         return failed(c, "statx", path, top);
-    /* pivot_root refuses a new root whose parent mount is shared, and the bind must not travel to the host. */
-    ret = sys_mount_setattr((int)top, "", AT_EMPTY_PATH, &private);
+    /*
+     * pivot_root refuses a new root whose parent mount is shared, and the bind must not travel to the host. A slave is
+     * enough, and no less is right: binds whose source is beside the root file system are copies of this mount.
+     */
+    ret = sys_mount_setattr((int)top, "", AT_EMPTY_PATH, &slave);
     sys_close((int)top);
     if (ret < 0) {
         failed(c, "mount_setattr", path, ret);
