@@ -7,12 +7,12 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from integration.lib import probe as probes
-from integration.lib.container import Container, wait_until
+from integration.lib.container import Container
 from integration.lib.leaks import Leaks
 
 
@@ -125,41 +125,36 @@ def test_stdin_end_reaches_the_container(container: Container) -> None:
     assert container.run(stdin=b"few words ").ok().out == b"few words end\n"
 
 
+def in_foreground(container: Container) -> subprocess.Popen[bytes]:
+    """A run that goes on, with an empty file as stdin, once the program says something."""
+    container.bundle.write()
+    container.used = True
+    words = ("run", "--bundle", str(container.bundle.path), container.id)
+    with container.output_file.open("wb") as out, tempfile.TemporaryFile() as empty:
+        process = container.runtime.spawn(*words, stdout=out, stdin=empty)
+    container.wait_replies(1)
+    return process
+
+
 @pytest.mark.parametrize("number", [1, 2, 3, 10, 12, 15])
 def test_signals_are_forwarded(container: Container, number: int) -> None:
     """In the foreground the signals of the caller go to init [K3]."""
     container.bundle.args(f"trap {number} 7")
-    container.bundle.write()
-    container.used = True
-    with container.output_file.open("wb") as out:
-        process = container.runtime.spawn(
-            "run", "--bundle", str(container.bundle.path), container.id, stdout=out, stdin=subprocess.PIPE
-        )
-    container.wait_replies(1)
+    process = in_foreground(container)
     process.send_signal(number)
     assert process.wait(10) == 7
-    assert process.stdin is not None
-    process.stdin.close()
 
 
 def test_chatter_signals_are_not_forwarded(container: Container) -> None:
     """SIGCHLD, SIGURG and SIGWINCH of the caller are not the container's business [K3]."""
     container.bundle.args("signals")
-    container.bundle.write()
-    container.used = True
-    with container.output_file.open("wb") as out:
-        process = container.runtime.spawn(
-            "run", "--bundle", str(container.bundle.path), container.id, stdout=out, stdin=subprocess.PIPE
-        )
-    container.wait_replies(1)
+    process = in_foreground(container)
     for number in (signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGUSR1):
         process.send_signal(number)
     container.wait_replies(2)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
     assert [reply["number"] for reply in container.replies[1:]] == [10, 15]
-    assert process.stdin is not None
-    process.stdin.close()
 
 
 def test_failure_is_not_silent(container: Container, leaks: Leaks) -> None:
@@ -174,18 +169,10 @@ def test_failure_is_not_silent(container: Container, leaks: Leaks) -> None:
 def test_state_while_running(container: Container) -> None:
     """A container of run is an ordinary one: state and kill work from elsewhere [K3]."""
     container.bundle.args("trap 15 8")
-    container.bundle.write()
-    container.used = True
-    with container.output_file.open("wb") as out:
-        process = container.runtime.spawn(
-            "run", "--bundle", str(container.bundle.path), container.id, stdout=out, stdin=subprocess.PIPE
-        )
-    container.wait_replies(1)
+    process = in_foreground(container)
     assert container.state()["status"] == "running"
     container.kill("TERM")
     assert process.wait(10) == 8
-    assert process.stdin is not None
-    process.stdin.close()
     assert container.command("state").code != 0
 
 
@@ -217,16 +204,8 @@ def test_created_containers_keep_our_streams(container: Container, tmp_path: Pat
 def test_killing_run_does_not_need_cleaning_by_hand(container: Container, leaks: Leaks) -> None:
     """When run itself is killed, delete --force removes the container [S1]."""
     container.bundle.args("pause")
-    container.bundle.write()
-    container.used = True
-    with container.output_file.open("wb") as out:
-        process = container.runtime.spawn(
-            "run", "--bundle", str(container.bundle.path), container.id, stdout=out, stdin=subprocess.PIPE
-        )
-    wait_until(lambda: bool(probes.parse(container.output)), 10, "the container")
+    process = in_foreground(container)
     process.kill()
     process.wait()
-    assert process.stdin is not None
-    process.stdin.close()
     container.delete("--force")
     leaks.check()

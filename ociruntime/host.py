@@ -6,6 +6,7 @@
 import posix
 from errno import ENOENT, ENOTDIR
 
+from ociruntime import files
 from ociruntime.errors import OCIError
 
 TYPE_CHECKING = False
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     CgroupMode = Literal["v1", "hybrid", "v2", "none"]
 
 _V2_PLACE = "/sys/fs/cgroup"
-_MAX_PROC_FILE = 64 << 20
 
 
 class Host:
@@ -265,13 +265,9 @@ def _initial_userns(uid_map: bytes) -> bool:
 def _controllers(directory: str) -> "tuple[str, ...] | None":
     """The controllers a cgroup2 directory lists; None if it is not one."""
     try:
-        fd = posix.open(directory + "/cgroup.controllers", posix.O_RDONLY | posix.O_CLOEXEC)
+        return tuple(files.read(directory + "/cgroup.controllers").decode("ascii", "replace").split())
     except OSError:
         return None
-    try:
-        return tuple(posix.read(fd, 4096).decode("ascii", "replace").split())
-    finally:
-        posix.close(fd)
 
 
 def _is_directory(path: str) -> bool:
@@ -284,20 +280,8 @@ def _is_directory(path: str) -> bool:
 def _read(path: str) -> bytes:
     """The whole file; b"" if this kernel has none of that name."""
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        return files.read(path)
     except OSError as error:
         if error.errno in (ENOENT, ENOTDIR) and path != "/proc/self/mountinfo":
             return b""
         raise OCIError("cannot read", path=path, errno=error.errno or 0, hint="a mounted /proc is needed") from error
-    try:
-        parts = []
-        size = 0
-        while size < _MAX_PROC_FILE:
-            part = posix.read(fd, 65536)
-            if not part:
-                break
-            parts.append(part)
-            size += len(part)
-        return b"".join(parts)
-    finally:
-        posix.close(fd)

@@ -14,6 +14,7 @@ Source: runtime-spec config-linux.md, "IntelRdt"; kernel filesystems/resctrl.rst
 import posix
 from errno import EEXIST, ENODEV, ENOENT
 
+from ociruntime import files
 from ociruntime.errors import ConfigError, StepError, UnsupportedError
 
 TYPE_CHECKING = False
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _POINTER = "/linux/intelRdt"
 _ROOT_GROUP = "/"
-_MAX_FILE = 1 << 20
 # Resources whose values are decimal numbers; those of all others are hexadecimal bit masks.
 _BANDWIDTH = ("MB", "SMBA")
 _CACHE_INFO = ("cbm_mask", "min_cbm_bits", "num_closids")
@@ -286,9 +286,9 @@ def stats(saved: "dict[str, Any]") -> "dict[str, object]":
         ("l3_cache", "L3", _CACHE_INFO),
         ("mem_bw", "MB", _BANDWIDTH_INFO),
     )
-    for name, resource, files in described:
+    for name, resource, wanted in described:
         info: dict[str, object] = {}
-        for file in files:
+        for file in wanted:
             text = _read(f"{root}/info/{resource}/{file}").strip()
             if text:
                 info[file] = text if file == "cbm_mask" or not text.isdigit() else int(text)
@@ -355,7 +355,7 @@ def _used(directory: str) -> bool:
 def mount_point(mountinfo: "str | None" = None) -> str:
     """Where resctrl is mounted, "" if it is not. Source: proc_pid_mountinfo(5)."""
     if mountinfo is None:
-        mountinfo = _read("/proc/self/mountinfo", 64 << 20)
+        mountinfo = _read("/proc/self/mountinfo")
     for line in mountinfo.split("\n"):
         before, dash, after = line.partition(" - ")
         if dash and after.startswith("resctrl "):
@@ -373,26 +373,9 @@ def _failed(reason: str, error: OSError, *, pointer: str) -> StepError:
     )
 
 
-def _read(path: str, limit: int = _MAX_FILE) -> str:
+def _read(path: str) -> str:
     """The text of a file, "" when it is not there or cannot be read."""
-    try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        parts = []
-        size = 0
-        while size < limit:
-            data = posix.read(fd, 65536)
-            if not data:
-                break
-            parts.append(data)
-            size += len(data)
-        return b"".join(parts).decode("utf-8", "surrogateescape")
-    except OSError:
-        return ""
-    finally:
-        posix.close(fd)
+    return files.read_if_possible(path).decode("utf-8", "surrogateescape")
 
 
 def _write(path: str, text: str) -> None:

@@ -11,6 +11,7 @@ Source: runtime-spec config-linux.md, "Network Devices"; rtnetlink(7), netdevice
 import posix
 from errno import EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP
 
+from ociruntime import files
 from ociruntime.errors import ConfigError, StepError, UnsupportedError
 from ociruntime.fullpython import full_interpreter
 
@@ -347,17 +348,9 @@ def statistics(pid: int) -> "list[dict[str, object]] | None":
     try:
         if posix.readlink(f"/proc/{pid}/ns/net") == posix.readlink("/proc/self/ns/net"):
             return None
-        fd = posix.open(f"/proc/{pid}/net/dev", posix.O_RDONLY | posix.O_CLOEXEC)
+        data = files.read(f"/proc/{pid}/net/dev")
     except OSError:
         return None
-    data = b""
-    try:
-        while part := posix.read(fd, 65536):
-            data += part
-    except OSError:
-        return None
-    finally:
-        posix.close(fd)
     found: list[dict[str, object]] = []
     for line in data.decode("utf-8", "replace").split("\n"):
         name, colon, rest = line.rpartition(":")

@@ -20,6 +20,7 @@ import posix
 
 from ociruntime import capabilities, plan
 from ociruntime.errors import ConfigError, UnsupportedError
+from ociruntime.files import read_if_possible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -431,14 +432,7 @@ def _capabilities(
 
 def apparmor_enabled() -> bool:
     """Whether AppArmor is in force (/sys/module/apparmor/parameters/enabled)."""
-    try:
-        fd = posix.open("/sys/module/apparmor/parameters/enabled", posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return posix.read(fd, 1) == b"Y"
-    finally:
-        posix.close(fd)
+    return read_if_possible("/sys/module/apparmor/parameters/enabled", 1) == b"Y"
 
 
 def selinux_enabled() -> bool:

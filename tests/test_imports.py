@@ -38,6 +38,7 @@ FLOORS = {
     "signals": 2,
     "state": 2,
     "errors": 1,
+    "files": 1,
     "fullpython": 1,
     "jsontext": 1,
     "log": 1,

@@ -11,6 +11,7 @@ from integration.engines.engines import Ctr
 from integration.engines.image import IMAGE
 from integration.engines.sandbox import Running, Sandbox, Watch
 from integration.lib.container import wait_until
+from integration.lib.runtime import Result
 
 FOREVER = ["sleep", "1000"]
 # ctr can miss the output of a command that is gone before ctr has opened its end
@@ -25,6 +26,19 @@ def shims(sandbox: Sandbox, name: str) -> list[int]:
         if f"containerd-shim-runc-v2 -namespace default -id {name} " in entry
     ]
     return [int(entry.split()[0]) for entry in found]
+
+
+def resized(running: Running) -> Result:
+    """The end of a shell on a terminal that had the caller's size and followed its change."""
+    # ctr sets the size after the start
+    running.write(b"PS1=; stty -echo; while ! stty size | grep 80; do sleep 0.05; done\n")
+    running.wait_for(b"24 80")
+    running.resize(33, 99)
+    running.write(b"while ! stty size | grep 99; do sleep 0.05; done; tty; exit 6\n")
+    running.wait_for(b"33 99")
+    result = running.wait()
+    assert result.code == 6
+    return result
 
 
 # ---- exec ----
@@ -61,15 +75,7 @@ def test_exec_on_a_terminal(ctr: Ctr) -> None:
     """task exec --tty: a terminal of the caller's size, and its changes."""
     name = ctr.detached(*FOREVER)
     running = ctr.start("task", "exec", "--exec-id", "terminal", "--tty", name, "sh", terminal=True)
-    running.write(
-        b"PS1=; stty -echo; while ! stty size | grep 80; do sleep 0.05; done\n"
-    )  # ctr sets it after the start
-    running.wait_for(b"24 80")
-    running.resize(33, 99)
-    running.write(b"while ! stty size | grep 99; do sleep 0.05; done; tty; exit 6\n")
-    running.wait_for(b"33 99")
-    result = running.wait()
-    assert result.code == 6
+    result = resized(running)
     assert "/dev/pts/" in result.text
     ctr.remove(name, "--force")
 
@@ -140,14 +146,7 @@ def test_terminal(ctr: Ctr) -> None:
     """ctr run --tty."""
     name = ctr.name()
     running = ctr.start(*ctr.words(name, ["sh"], ["--rm", "--tty"]), terminal=True)
-    running.write(
-        b"PS1=; stty -echo; while ! stty size | grep 80; do sleep 0.05; done\n"
-    )  # ctr sets it after the start
-    running.wait_for(b"24 80")
-    running.resize(33, 99)
-    running.write(b"while ! stty size | grep 99; do sleep 0.05; done; tty; exit 6\n")
-    result = running.wait()
-    assert result.code == 6
+    result = resized(running)
     assert "/dev/pts/" in result.text or "/dev/console" in result.text
 
 

@@ -4,36 +4,20 @@ import posix
 from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, ESRCH
 from time import sleep
 
+from ociruntime import files
 from ociruntime.errors import StepError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_MAX_FILE = 16 << 20
 _REMOVE_TRIES = 10
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
 def read(path: str, directory: "int | None" = None) -> bytes:
     """The whole file. directory: an fd that a relative path counts from."""
-    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=directory)
-    try:
-        data = posix.read(fd, 4096)
-        # Whole lines fill a page: less than a page is not the end when the next line is too long for the rest of it.
-        if len(data) < 2048:
-            return data
-        parts = [data]
-        size = len(data)
-        while size < _MAX_FILE:
-            data = posix.read(fd, 65536)
-            if not data:
-                break
-            parts.append(data)
-            size += len(data)
-        return b"".join(parts)
-    finally:
-        posix.close(fd)
+    return files.read(path, directory=directory)
 
 
 def read_or_empty(path: str) -> bytes:

@@ -265,6 +265,18 @@ def page_size(size: str, pointer: str) -> str:
     return size
 
 
+def hugetlb(entries: "list[dict[str, Any]]", pointer: str, file: str) -> "list[CgroupWrite]":
+    """/linux/resources/hugepageLimits, reservations too where they are counted. file: "limit_in_bytes" or "max"."""
+    result = []
+    for index, entry in enumerate(entries):
+        size = page_size(entry["pageSize"], f"{pointer}/{index}/pageSize")
+        place = f"{pointer}/{index}/limit"
+        for name, missing_ok in ((file, False), (f"rsvd.{file}", True)):
+            full_name = f"hugetlb.{size}.{name}"
+            result.append(CgroupWrite(place, "hugetlb", full_name, str(entry["limit"]), missing_ok=missing_ok))
+    return result
+
+
 def word(text: str, pointer: str) -> str:
     """A name that is written into a line of several words."""
     if not text or text.split() != [text]:

@@ -155,14 +155,7 @@ def _block_io(block_io: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
 
 
 def _hugetlb(entries: "list[dict[str, Any]]", pointer: str) -> "list[CgroupWrite]":
-    result = []
-    for index, entry in enumerate(entries):
-        size = limits.page_size(entry["pageSize"], f"{pointer}/{index}/pageSize")
-        value = str(entry["limit"])
-        place = f"{pointer}/{index}/limit"
-        result.append(CgroupWrite(place, "hugetlb", f"hugetlb.{size}.limit_in_bytes", value))
-        result.append(CgroupWrite(place, "hugetlb", f"hugetlb.{size}.rsvd.limit_in_bytes", value, missing_ok=True))
-    return result
+    return limits.hugetlb(entries, pointer, "limit_in_bytes")
 
 
 def _network(network: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":

@@ -1,5 +1,6 @@
 """Where the container's cgroup is: /linux/cgroupsPath and the container ID -> one directory per hierarchy. Pure."""
 
+from ociruntime import files
 from ociruntime.errors import ConfigError, UsageError
 
 TYPE_CHECKING = False
@@ -12,14 +13,8 @@ _NAME_MAX = 255
 
 def clean(path: str) -> str:
     """Resolve ".", ".." and double slashes as text. "..": never above the top, for relative paths too."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            if parts:
-                parts.pop()
-        elif part and part != ".":
-            parts.append(part)
-    return ("/" if path.startswith("/") else "") + "/".join(parts)
+    absolute = files.clean(path)
+    return absolute if path.startswith("/") else absolute[1:]
 
 
 def cgroup_path(cgroups_path: str, container_id: str) -> str:

@@ -4,6 +4,7 @@ import posix
 
 from ociruntime.cli.parser import Options, boolean
 from ociruntime.errors import OCIError, StepError, UsageError
+from ociruntime.files import clean, read
 from ociruntime.log import Log, write_all
 
 TYPE_CHECKING = False
@@ -27,26 +28,15 @@ def absolute(path: str) -> str:
         except OSError as error:
             reason = "the current directory cannot be named"
             raise StepError(reason, path=path, errno=error.errno or 0, hint="give an absolute path") from None
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            if parts:
-                parts.pop()
-        elif part and part != ".":
-            parts.append(part)
-    return "/" + "/".join(parts)
+    return clean(path)
 
 
 def in_user_namespace() -> bool:
     """Tell whether this process is in another user namespace than the machine's first. Source: user_namespaces(7)."""
     try:
-        fd = posix.open("/proc/self/uid_map", posix.O_RDONLY | posix.O_CLOEXEC)
+        return read("/proc/self/uid_map").split() != [b"0", b"0", b"4294967295"]
     except OSError:
         return False
-    try:
-        return posix.read(fd, 4096).split() != [b"0", b"0", b"4294967295"]
-    finally:
-        posix.close(fd)
 
 
 def user_root(environment: "Mapping[bytes, bytes]", euid: int) -> str:

@@ -14,6 +14,7 @@ meets None. null as an item of an array stays, and no schema allows it.
 import _json
 import posix
 
+from ociruntime import files
 from ociruntime.errors import ConfigError
 from ociruntime.fullpython import full_interpreter
 
@@ -59,21 +60,14 @@ def read(path: str) -> bytes:
     try:
         if posix.fstat(fd).st_mode & _TYPE_MASK != _REGULAR:
             raise ConfigError("is not a regular file", path=path)
-        chunks = []
-        size = 0
-        while True:
-            chunk = posix.read(fd, 65536)
-            if not chunk:
-                break
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > MAX_SIZE:
-                raise _too_large(path)
+        data = files.rest(fd, MAX_SIZE + 1)
     except OSError as error:
         raise ConfigError("cannot be read", path=path, errno=error.errno or 0) from None
     finally:
         posix.close(fd)
-    return b"".join(chunks)
+    if len(data) > MAX_SIZE:
+        raise _too_large(path)
+    return data
 
 
 def parse(data: bytes, path: str) -> object:

@@ -12,6 +12,7 @@ from ociruntime import hooks, host, namespaces, process
 from ociruntime.cgroups import manager
 from ociruntime.config import load, validate
 from ociruntime.errors import ConfigError, OCIError, StepError, UnsupportedError, from_oserror
+from ociruntime.files import read_if_possible
 from ociruntime.jsontext import dumps
 from ociruntime.lifecycle import lower as lowering
 from ociruntime.lifecycle.child import Child
@@ -425,7 +426,9 @@ class _Creation:
                 child.spawn(spaces.clone_flags, cgroup_fd=cgroup_fd, preserve_fds=self.request.preserve_fds)
                 child.channel.send_boot()
         except StepError as error:
-            raise self._spawn_error(error) from None
+            from ociruntime.lifecycle import refusals
+
+            raise refusals.of_clone(error, self.facts) from None
         finally:
             if cgroup_fd >= 0:
                 posix.close(cgroup_fd)
@@ -473,7 +476,7 @@ class _Creation:
     def _check_joined(self) -> None:
         """Mappings beside the path of a user namespace must be those it has."""
         if self.spaces.joined("user"):
-            maps = [status.read_file(f"/proc/{self.child.pid}/{name}", 1 << 16) for name in ("uid_map", "gid_map")]
+            maps = [read_if_possible(f"/proc/{self.child.pid}/{name}") for name in ("uid_map", "gid_map")]
             for text in namespaces.check_joined(self.spaces, *(text.decode("ascii") for text in maps)):
                 self.log.warning(text)
 
@@ -493,22 +496,13 @@ class _Creation:
     def _host_uid(self, uid: int) -> "int | None":
         ranges = self.spaces.uid_ranges
         if self.spaces.joined("user"):
-            ranges = namespaces.parse_map(status.read_file(f"/proc/{self.child.pid}/uid_map", 1 << 16).decode("ascii"))
+            ranges = namespaces.parse_map(read_if_possible(f"/proc/{self.child.pid}/uid_map").decode("ascii"))
         return namespaces.host_id(ranges, uid)
 
     def _remove_cgroup(self) -> None:
         """The cgroup was empty before: whatever is in it (a hook's daemon, say) came with this container."""
         self.cgroup.kill()
         self.cgroup.remove()
-
-    def _spawn_error(self, error: StepError) -> OCIError:
-        if error.call == "clone3" and not error.pointer:
-            error.step, error.pointer = "namespaces", "/linux/namespaces"
-            if error.errno == 28:  # ENOSPC
-                error.hint = "a limit of user.max_*_namespaces (or of nesting) is reached"
-            elif error.errno == 1 and self.facts.euid:
-                error.hint = "an unprivileged runtime needs a new user namespace in /linux/namespaces"
-        return error
 
     def _hook_states_inside(self) -> "tuple[str, str]":
         """The state for hooks in the container's namespaces, at create and at start: with the pid as it is in there."""
@@ -521,7 +515,7 @@ class _Creation:
     def _pid_inside(self) -> int:
         """The PID of the init process as it sees itself."""
         if self.spaces.joined("pid"):
-            for line in status.read_file(f"/proc/{self.child.pid}/status").split(b"\n"):
+            for line in read_if_possible(f"/proc/{self.child.pid}/status").split(b"\n"):
                 if line.startswith(b"NSpid:"):
                     return int(line.split()[-1])
         return 1 if self.spaces.new("pid") else self.child.pid

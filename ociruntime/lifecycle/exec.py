@@ -11,6 +11,7 @@ from ociruntime import capabilities, host, process
 from ociruntime.cgroups import manager
 from ociruntime.cgroups.files import exists
 from ociruntime.errors import ConfigError, OCIError, StateError, StepError, UnsupportedError, from_oserror
+from ociruntime.files import read_if_possible
 from ociruntime.lifecycle.child import Child
 from ociruntime.lifecycle.sockets import FdSocket, check_console
 from ociruntime.lifecycle.treatment import scheduling_ops
@@ -265,14 +266,14 @@ class _Execution:
             config,
             self.facts,
             at=request.at,
-            host_bounding=capabilities.bounding_of_self(status.read_file("/proc/self/status")),
+            host_bounding=capabilities.bounding_of_self(read_if_possible("/proc/self/status")),
             keep_groups=self._groups_denied(),
         )
         self.filters = seccomp.lower(config, self.facts)
 
     def _groups_denied(self) -> bool:
         return bool(self.state.namespaces.get("user") is not None) and (
-            status.read_file(f"/proc/{self.init_pid}/setgroups").strip() == b"deny"
+            read_if_possible(f"/proc/{self.init_pid}/setgroups").strip() == b"deny"
         )
 
     def run(self) -> Executed:
@@ -398,7 +399,7 @@ class _Execution:
         home = self.cgroup.home()
         if self.cgroup.mode != "v2":
             return [home]
-        for line in status.read_file(f"/proc/{self.init_pid}/cgroup").split(b"\n"):
+        for line in read_if_possible(f"/proc/{self.init_pid}/cgroup").split(b"\n"):
             if line.startswith(b"0::"):
                 inside = line[3:].decode("utf-8", "surrogateescape")
                 # the container's own path ends the same way in the host's view

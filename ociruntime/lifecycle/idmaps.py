@@ -9,9 +9,9 @@ import posix
 from errno import EINVAL, ENOSYS, EPERM
 
 from ociruntime.errors import StepError, from_oserror
+from ociruntime.files import read_if_possible
 from ociruntime.namespaces import map_text
 from ociruntime.shim import calls
-from ociruntime.state.status import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,12 +156,12 @@ def _mounts(source: "FdSource") -> "list[tuple[str, list[str], str]]":
         return []
     try:
         top = posix.readlink(f"/proc/self/fd/{fd}")
-        fields = dict(line.split(b":", 1) for line in read_file(f"/proc/self/fdinfo/{fd}").splitlines())
+        fields = dict(line.split(b":", 1) for line in read_if_possible(f"/proc/self/fdinfo/{fd}").splitlines())
     finally:
         posix.close(fd)
     number = fields[b"mnt_id"].strip()
     first, others = [], []
-    for line in read_file("/proc/self/mountinfo", 64 << 20).splitlines():
+    for line in read_if_possible("/proc/self/mountinfo").splitlines():
         words = line.split(b" ")
         path = words[4].decode("utf-8", "surrogateescape")
         for code in ("\\040", "\\011", "\\012", "\\134"):

@@ -13,6 +13,7 @@ Source: runtime-spec runtime.md, "Lifecycle"; the reason for each place is besid
 """
 
 from ociruntime import capabilities, hooks, namespaces, process, sysctl
+from ociruntime.files import read_if_possible
 from ociruntime.lifecycle.treatment import scheduling_ops
 from ociruntime.mounts import lower as mounts
 from ociruntime.plan import (
@@ -31,7 +32,6 @@ from ociruntime.plan import (
     op,
 )
 from ociruntime.seccomp import compile as seccomp
-from ociruntime.state.status import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _open_before(ops: "list[Op]", joined: bool) -> "list[Op]":
 def _bounding(config: "dict[str, Any]") -> int:
     """The capabilities that the runtime itself could give, looked up if the config asks for any."""
     if (config.get("process") or {}).get("capabilities"):
-        return capabilities.bounding_of_self(read_file("/proc/self/status"))
+        return capabilities.bounding_of_self(read_if_possible("/proc/self/status"))
     return capabilities.ALL
 
 

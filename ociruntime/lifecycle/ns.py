@@ -8,6 +8,7 @@ Source: namespaces(7), pid_namespaces(7), user_namespaces(7), proc_pid_status(5)
 import posix
 
 from ociruntime.errors import StateError, StepError
+from ociruntime.files import read_if_possible
 from ociruntime.namespaces import ID_COUNT, host_id, parse_map
 from ociruntime.state import status
 
@@ -97,11 +98,11 @@ def namespaces(runtime: "Runtime", container_id: str) -> "Report":
         if state.namespaces.get(kind):
             entry["path"] = state.namespaces[kind]
         found.append(entry)
-    pids = parse_nspid(status.read_file(f"/proc/{pid}/status", 1 << 16)) or [pid]
-    uids, gids = (parse_map(status.read_file(f"/proc/{pid}/{name}", 1 << 16).decode()) for name in MAP_FILES)
+    pids = parse_nspid(read_if_possible(f"/proc/{pid}/status")) or [pid]
+    uids, gids = (parse_map(read_if_possible(f"/proc/{pid}/{name}").decode()) for name in MAP_FILES)
     if not status.alive(pid, state.start_time, state.boot_id):
         raise StepError("the container has ended meanwhile", step="ns")
-    own_maps = tuple(parse_map(status.read_file(f"/proc/self/{name}", 1 << 16).decode()) for name in MAP_FILES)
+    own_maps = tuple(parse_map(read_if_possible(f"/proc/self/{name}").decode()) for name in MAP_FILES)
     user = next((entry["same"] for entry in found if entry["type"] == "user"), True)
     if user is None:  # not to be told from the file: a new one was asked for, or not
         user = "user" not in state.namespaces and own_maps == (uids, gids)

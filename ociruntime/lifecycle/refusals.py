@@ -1,9 +1,11 @@
-"""Words for what the kernel refuses about mounts in user namespaces: its errno does not say which rule it was."""
+"""Words for what the kernel refuses about namespaces and mounts: its errno does not say which rule it was."""
 
-from errno import EINVAL, EPERM
+from errno import EINVAL, ENOSPC, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ociruntime.errors import StepError
+    from ociruntime.host import Host
     from ociruntime.plan import Op
 
 # What a new mount of a type shows, and whose owner may make one. Source: mount_capable() of the kernel, fs/super.c.
@@ -17,6 +19,17 @@ OWNERS = {
 
 # File systems that say themselves that user namespaces may mount them (FS_USERNS_MOUNT): an EPERM of these is another.
 FOR_USERS = ("tmpfs", "ramfs", "devpts", "overlay", "fuse", "binder", "bpf")
+
+
+def of_clone(error: "StepError", host: "Host") -> "StepError":
+    """The error of a start of the init process, with a pointer and a hint when it was about namespaces."""
+    if error.call == "clone3" and not error.pointer:
+        error.step, error.pointer = "namespaces", "/linux/namespaces"
+        if error.errno == ENOSPC:
+            error.hint = "a limit of user.max_*_namespaces (or of nesting) is reached"
+        elif error.errno == EPERM and host.euid:
+            error.hint = "an unprivileged runtime needs a new user namespace in /linux/namespaces"
+    return error
 
 
 def hint(op: "Op", call: str, errno: int) -> str:

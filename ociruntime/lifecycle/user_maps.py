@@ -10,8 +10,8 @@ import posix
 from errno import EPERM
 
 from ociruntime.errors import ConfigError, OCIError, StepError, UnsupportedError
+from ociruntime.files import read_if_possible
 from ociruntime.namespaces import host_id, map_text, parse_map
-from ociruntime.state import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _write_file(pid: int, name: str, text: str, pointer: str, host: "Host", rang
 
 def _check_own(name: str, ranges: "Ranges", pointer: str) -> None:
     """The kernel only says EPERM: find the mapping whose host IDs the runtime's own user namespace does not have."""
-    own = parse_map(status.read_file(f"/proc/self/{name}", 1 << 16).decode("ascii"))
+    own = parse_map(read_if_possible(f"/proc/self/{name}").decode("ascii"))
     for index, (_, outside, size) in enumerate(ranges):
         if host_id(own, outside) is None or host_id(own, outside + size - 1) is None:
             raise ConfigError(
@@ -97,7 +97,7 @@ def _give(pid: int, kind: str, ranges: "Ranges", pointer: str) -> None:
         )
     words = [str(number) for mapping in ranges for number in mapping]
     printed = _run(path, [name, str(pid), *words], pointer)
-    if len(parse_map(status.read_file(f"/proc/{pid}/{kind}_map", 1 << 16).decode("ascii"))) != len(ranges):
+    if len(parse_map(read_if_possible(f"/proc/{pid}/{kind}_map").decode("ascii"))) != len(ranges):
         raise _refused(path, kind, ranges, pointer, printed)
 
 

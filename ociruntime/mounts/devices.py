@@ -5,7 +5,7 @@ Source: runtime-spec config-linux.md, "Devices" and "Default Devices"; runtime-l
 
 from ociruntime import plan
 from ociruntime.errors import ConfigError
-from ociruntime.mounts.paths import clean
+from ociruntime.files import clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ import errno
 
 from ociruntime import plan
 from ociruntime.errors import ConfigError, UnsupportedError
+from ociruntime.files import clean
 from ociruntime.mounts import cgroup, devices, options as mount_options, paths
 from ociruntime.mounts.cgroup import pack_data
 from ociruntime.plan import MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE, FdSource
@@ -189,7 +190,7 @@ def lower(
     rootfs = plan.op("rootfs", "/root/path", strings=(paths.join(bundle, root.get("path") or ""),), args=root_id)
     _root(context, linux.get("rootfsPropagation") or "", rootfs, no_pivot)
     mounts = config.get("mounts") or []
-    context.destinations = [paths.clean(mount["destination"]) for mount in mounts]
+    context.destinations = [clean(mount["destination"]) for mount in mounts]
     dev_is_bind = False
     for index, mount in enumerate(mounts):
         is_bind = _mount(context, mount, index)
@@ -526,7 +527,7 @@ def _path_ops(context: _Context, kind: str, names: "list[str]", at: str) -> "lis
     for index, name in enumerate(names):
         if not name.startswith("/"):
             raise ConfigError("must be absolute", pointer=f"{at}/{index}", path=name)
-        path = paths.clean(name)
+        path = clean(name)
         if path == "/" and kind == "mask":
             raise ConfigError("the root itself cannot be masked", pointer=f"{at}/{index}")
         if path not in seen:

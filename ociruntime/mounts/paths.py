@@ -11,21 +11,6 @@ _TYPE_MASK = 0o170000
 _TYPE_DIRECTORY = 0o040000
 
 
-def clean(path: str) -> str:
-    """The absolute path without empty, "." and ".." components; ".." at the root stays there.
-
-    Lexical on purpose: what is compared with "/proc" or "/dev" must not depend on the image's symlinks.
-    """
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            if parts:
-                parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/" + "/".join(parts)
-
-
 def join(base: str, path: str) -> str:
     """path itself when absolute, else path below base."""
     return path if path.startswith("/") else f"{base}/{path}"

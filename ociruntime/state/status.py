@@ -1,6 +1,6 @@
 """The status of a container, derived from what is there now and never from what was written down."""
 
-import posix
+from ociruntime.files import read_if_possible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,33 +14,12 @@ PAUSED = "paused"
 STOPPED = "stopped"
 
 
-def read_file(path: str, size: int = 4096) -> bytes:
-    """Return up to size bytes of a kernel file, b"" when it cannot be read."""
-    try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        data = posix.read(fd, min(size, 65536))
-        # The kernel gives whole lines, and no more than a page of them at a time.
-        while 2048 <= len(data) < size:
-            more = posix.read(fd, min(size - len(data), 65536))
-            if not more:
-                break
-            data += more
-        return data
-    except OSError:
-        return b""
-    finally:
-        posix.close(fd)
-
-
 def process_stat(pid: int) -> "tuple[str, int]":
     """Return (state letter, start time in clock ticks since boot) of a process; ("", 0) when there is none.
 
     Source: proc_pid_stat(5), fields 3 and 22; the name before them may hold blanks and brackets.
     """
-    data = read_file(f"/proc/{pid}/stat")
+    data = read_if_possible(f"/proc/{pid}/stat")
     fields = data[data.rfind(b")") + 2 :].split(None, 20)
     if len(fields) < 20:
         return "", 0
@@ -52,7 +31,7 @@ def zombie_status(pid: int, start_time: int) -> "int | None":
 
     Source: proc_pid_stat(5), field 52. It is 0 for those who may not read it; so is field 35, which is 1 otherwise.
     """
-    data = read_file(f"/proc/{pid}/stat")
+    data = read_if_possible(f"/proc/{pid}/stat")
     fields = data[data.rfind(b")") + 2 :].split()
     if len(fields) < 50 or fields[0] != b"Z" or int(fields[19]) != start_time or fields[32] == b"0":
         return None
@@ -61,7 +40,7 @@ def zombie_status(pid: int, start_time: int) -> "int | None":
 
 def boot_id() -> str:
     """Return the ID of this boot, as random(4) has it."""
-    return read_file("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()
+    return read_if_possible("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()
 
 
 def alive(pid: int, start_time: int, boot: str) -> bool:
@@ -81,10 +60,10 @@ def frozen(freezer: str) -> bool:
     """
     if not freezer:
         return False
-    text = read_file(freezer).strip()
+    text = read_if_possible(freezer).strip()
     directory, _, name = freezer.rpartition("/")
     if name == "freezer.state":
-        return text == b"FROZEN" and read_file(f"{directory}/freezer.self_freezing").strip() != b"0"
+        return text == b"FROZEN" and read_if_possible(f"{directory}/freezer.self_freezing").strip() != b"0"
     return text == b"1"
 
 

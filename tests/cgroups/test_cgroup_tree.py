@@ -525,5 +525,6 @@ def test_a_known_cgroup_loads_little() -> None:
         "ociruntime.cgroups.v1",
         "ociruntime.cgroups.v2",
         "ociruntime.errors",
+        "ociruntime.files",
         "ociruntime.plan",
     ]

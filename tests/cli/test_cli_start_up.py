@@ -24,7 +24,7 @@ loaded = sorted(set(sys.modules) - before)
 sys.stderr.write(repr(loaded))
 sys.exit(status)
 """
-OWN = {"cli", "cli.commands", "cli.context", "cli.main", "cli.parser", "cli.table", "errors", "log"}
+OWN = {"cli", "cli.commands", "cli.context", "cli.main", "cli.parser", "cli.table", "errors", "files", "log"}
 EXTRA = {
     "create": {"cli.commands.create"},
     "start": {"cli.commands.start"},

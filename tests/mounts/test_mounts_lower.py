@@ -559,17 +559,6 @@ def test_args_and_flags_fit_the_plan(lowered: Lower) -> None:
         assert 0 <= each.flags < 1 << 16
 
 
-def test_clean() -> None:
-    assert [paths.clean(path) for path in ("", "/", "//", "/a/../../b", "a//b/.", "/...")] == [
-        "/",
-        "/",
-        "/",
-        "/b",
-        "/a/b",
-        "/...",
-    ]
-
-
 def test_is_dir(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert paths.is_dir(str(tmp_path)) is True

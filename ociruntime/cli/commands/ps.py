@@ -1,5 +1,6 @@
 """``ps ID [PS-ARGUMENT...]``."""
 
+from ociruntime import files
 from ociruntime.errors import StepError, UsageError
 
 TYPE_CHECKING = False
@@ -43,12 +44,7 @@ def ps_output(arguments: "list[str]") -> str:
         finally:
             posix.close(writer)
         posix.close(pidfd)
-        data = b""
-        while True:
-            more = posix.read(reader, 65536)
-            if not more:
-                break
-            data += more
+        data = files.rest(reader)
         posix.close(reader)
         _, status = posix.waitpid(pid, 0)
         if status:

@@ -1,7 +1,6 @@
 """``update ID``."""
 
-import posix
-
+from ociruntime import files
 from ociruntime.config import load, validate
 from ociruntime.errors import StepError, UsageError
 
@@ -83,13 +82,8 @@ def read(path: str) -> "dict[str, Any]":
     """The resources of a file, or of stdin for "-". Raises ConfigError with the place in it."""
     if path != "-":
         return load.load(path, "resources")[0]
-    data = b""
     try:
-        while len(data) <= load.MAX_SIZE:
-            part = posix.read(0, 65536)
-            if not part:
-                break
-            data += part
+        data = files.rest(0, load.MAX_SIZE + 1)
     except OSError as error:
         raise StepError("cannot read stdin", errno=error.errno or 0) from None
     document: Any = load.parse(data, "stdin")
