@@ -14,6 +14,7 @@ import pytest
 from integration.lib.bundle import Bundle
 from integration.lib.container import Container
 from integration.lib.leaks import Leaks
+from integration.lib.probe import mount_at
 from integration.lib.runtime import Runtime as Tested
 
 pytestmark = pytest.mark.ours_only("no other runtime is a Python library")
@@ -83,6 +84,47 @@ def test_errors_have_facts(library: object, container: Container, leaks: Leaks) 
     with pytest.raises(ConfigError):
         library.create(bundle, container.id)  # type: ignore[attr-defined]
     assert issubclass(ExistsError, OCIError)
+    leaks.check()
+
+
+@pytest.mark.parametrize("user_namespace", [False, True])
+def test_overlay_layers_on_older_kernels(
+    library: object,
+    container: Container,
+    leaks: Leaks,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user_namespace: bool,
+) -> None:
+    """Before Linux 6.8 layers with long names are called by their numbers: 64 at least, in one option [M3]."""
+    if user_namespace:
+        container.bundle.user_namespace()
+    monkeypatch.setattr("ociruntime.host.parse_release", lambda release: (6, 1))
+    layers = [tmp_path / f"{number:02}:{'x' * 100}" for number in range(64)]
+    for number, layer in enumerate(layers):
+        layer.mkdir()
+        (layer / f"only-{number:02}").touch()
+    names = ":".join(str(layer).replace(":", "\\:") for layer in layers)
+    container.bundle.mount("/data", "overlay", f"lowerdir={names}", type="overlay")
+    container.bundle.args("ls /data", "report", "pause")
+    container.bundle.write()
+    with container.output_file.open("wb") as out:
+        saved = os.dup(1)
+        os.dup2(out.fileno(), 1)
+        try:
+            pid = library.create(str(container.bundle.path), container.id)  # type: ignore[attr-defined]
+        finally:
+            os.dup2(saved, 1)
+            os.close(saved)
+    library.start(container.id)  # type: ignore[attr-defined]
+    container.wait_replies(3)
+    listed, report, _ = container.replies
+    assert listed["names"] == [f"only-{number:02}" for number in range(64)]
+    assert set(report["fds"]) == {"0", "1", "2"}
+    assert report["cwd"] == "/"
+    assert not any("x" * 100 in option for option in mount_at(report["mountinfo"], "/data").super_options)
+    library.delete(container.id, force=True)  # type: ignore[attr-defined]
+    reap(pid)
     leaks.check()
 
 

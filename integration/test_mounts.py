@@ -173,19 +173,29 @@ def test_tmpfs_data(container: Container) -> None:
     assert "size=1024k" in mount_at(report["mountinfo"], "/data").super_options
 
 
-@pytest.mark.requires("kernel:6.8")
-def test_overlay_with_long_paths(container: Container, tmp_path: Path) -> None:
-    """An overlay of layers whose names together are longer than what fsconfig(2) takes at once [M3]."""
-    layers = [tmp_path / (letter * 120) / "layer" for letter in "abc"]
+@pytest.mark.parametrize("user_namespace", [False, True])
+@pytest.mark.parametrize(("count", "length"), [(3, 120), (40, 12), (2, 230)])
+def test_overlay_with_long_names(
+    container: Container, leaks: Leaks, tmp_path: Path, count: int, length: int, user_namespace: bool
+) -> None:
+    """An overlay of directories whose names, alone or together, are longer than fsconfig(2) takes [M3]."""
+    if user_namespace:
+        container.bundle.user_namespace()
+    place = tmp_path / ("x" * length)
+    layers = [place / f"{number:02}" / ("y" * length) for number in range(count)]
+    upper, work = place / "upper" / ("u" * length), place / "work" / ("w" * length)
+    for directory in (*layers, upper, work):
+        directory.mkdir(parents=True)
     for number, layer in enumerate(layers):
-        layer.mkdir(parents=True)
         (layer / "file").write_text(f"layer {number}")
-        (layer / f"only-{number}").touch()
-    options = ["lowerdir=" + ":".join(map(str, layers))]
+        (layer / f"only-{number:02}").touch()
+    options = ["lowerdir=" + ":".join(map(str, layers)), f"upperdir={upper}", f"workdir={work}"]
     container.bundle.mount("/data", "overlay", *options, type="overlay")
-    read, listed = container.probe("read /data/file", "ls /data")
+    read, listed, *_ = container.probe("read /data/file", "ls /data", "create /data/new written", "report")
     assert read["data"] == "layer 0"
-    assert sorted(listed["names"]) == ["file", "only-0", "only-1", "only-2"]
+    assert sorted(listed["names"]) == ["file", *(f"only-{number:02}" for number in range(count))]
+    container.delete("--force")
+    leaks.check()
 
 
 def test_bad_data(container: Container, leaks: Leaks) -> None:

@@ -54,7 +54,9 @@ enum op_kind {
                                   Opens, verifies, binds it on itself (recursive), keeps the root fd. fd: a detached tree
                                   (open_tree CLONE) of it, for a path that the init process may not be able to reach */
     OP_MOUNT = 8,              /* a new file system. strings: type, destination, source, fs options
-                                  (args[3] times "key\0value\0"; an empty value is a flag); or fd: the parent has
+                                  (args[3] times "key\0value\0"; an empty value is a flag. Key "", ":" or "::": value is
+                                  a directory; it is opened, and key and fd number are added to the value of the next
+                                  other key, which is looked up in /proc/self/fd); or fd: the parent has
                                   made it (id-mapped), detached, and only its place is missing; OPF_MAPPED: fd is the
                                   user namespace by which the IDs of the new one are mapped;
                                   args[0]: attr_set | attr_clr << 32 (MOUNT_ATTR_*), args[1]: the same, recursive,

@@ -89,7 +89,9 @@ RDONLY = plan.MOUNT_ATTR_RDONLY
 
 # The longest value that fsconfig(2) takes (strndup_user in the kernel's fs/fsopen.c, with the NUL 256).
 VALUE_MAX = 255
-LAYERS_KERNEL = (6, 8)  # lowerdir+ of overlays
+# Options of overlays that name directories; those with + as of LAYERS_KERNEL.
+DIRECTORIES = ("lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir")
+LAYERS_KERNEL = (6, 8)
 
 
 class Mounts:
@@ -462,13 +464,14 @@ def _new(
             attributes &= ~RDONLY
             flags |= plan.KEEP
             _read_only_last(context, destination, at)
+    layered = kind == "overlay" and any(_too_long(value) for key, value, _ in options.data if key in DIRECTORIES)
     for key, value, place in options.data:
         is_id = kind in ("devpts", "tmpfs") and key in ("uid", "gid") and value.isdecimal()
         if is_id and mapping is None and not context.namespaces.maps(key, int(value)):
             raise ConfigError(
                 f"{key} {value} is not mapped in the container's user namespace", pointer=f"{at}/options/{place}"
             )
-        data += _parameters(kind, key, value, f"{at}/options/{place}", context.host)
+        data += _parameters(key, value, f"{at}/options/{place}", context.host, layered and mapping is None)
     if context.label and kind not in UNLABELLED and options.value(context.label_option) is None:
         data.append((context.label_option, context.label))
     origin = mount.get("source") or ""
@@ -495,23 +498,43 @@ def _new(
     )
 
 
-def _parameters(kind: str, key: str, value: str, at: str, host: "Host") -> "list[tuple[str, str]]":
-    """One option as fsconfig(2) takes it.
+def _too_long(value: str) -> bool:
+    return len(value.encode("utf-8", "surrogateescape")) > VALUE_MAX
 
-    The lower layers of an overlay together are often longer: they go one by one then, as of LAYERS_KERNEL. Not when
-    some are escaped or data-only ("::"): their spelling differs between the two forms.
+
+def _parameters(key: str, value: str, at: str, host: "Host", layered: bool) -> "list[tuple[str, str]]":
+    """One option as fsconfig(2) takes it. layered: of an overlay in which a name of directories is too long for that.
+
+    Such a name is opened by the init process, and called by the number of its fd (shim.h, OP_MOUNT). So are relative
+    ones beside it: its working directory is another one meanwhile. Lower layers go one by one, as of LAYERS_KERNEL;
+    before it all of them by number, as many as always fit.
     """
-    if len(value.encode("utf-8", "surrogateescape")) <= VALUE_MAX:
+    if not layered or key not in DIRECTORIES:
+        if _too_long(value):
+            raise ConfigError(f"{key}: a value of more than {VALUE_MAX} bytes is not taken by fsconfig(2)", pointer=at)
         return [(key, value)]
-    if kind == "overlay" and key == "lowerdir" and "\\" not in value and "::" not in value:
-        if host.kernel < LAYERS_KERNEL:
-            raise UnsupportedError(
-                f"an overlay whose layers have names of more than {VALUE_MAX} bytes together",
-                f"Linux {LAYERS_KERNEL[0]}.{LAYERS_KERNEL[1]}, this is {host.kernel[0]}.{host.kernel[1]}",
-                pointer=at,
-            )
-        return [pair for layer in value.split(":") for pair in _parameters(kind, "lowerdir+", layer, at, host)]
-    raise ConfigError(f"{key}: a value of more than {VALUE_MAX} bytes is not taken by fsconfig(2)", pointer=at)
+    if key != "lowerdir":
+        return _directory(key, value)
+    layers = mount_options.layers(value)
+    if host.kernel >= LAYERS_KERNEL:
+        return [
+            pair
+            for separator, name in layers
+            for pair in _directory("datadir+" if separator == "::" else "lowerdir+", name)
+        ]
+    # numbers of three digits
+    if sum(len(separator) + 3 for separator, _ in layers) > VALUE_MAX:
+        needed, found = (".".join(map(str, version)) for version in (LAYERS_KERNEL, host.kernel))
+        raise UnsupportedError(
+            f"an overlay of {len(layers)} layers with names of more than {VALUE_MAX} bytes together",
+            f"Linux {needed}, this is {found}",
+            pointer=at,
+        )
+    return [*layers, (key, "")]
+
+
+def _directory(key: str, name: str) -> "list[tuple[str, str]]":
+    return [("", name), (key, "")] if _too_long(name) or not name.startswith("/") else [(key, name)]
 
 
 def _read_only_last(context: _Context, destination: str, at: str) -> None:

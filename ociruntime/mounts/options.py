@@ -122,6 +122,28 @@ class Options:
         return None
 
 
+def layers(lowerdir: str) -> "list[tuple[str, str]]":
+    """The lower layers of an overlay: (what is before it, directory).
+
+    Before the first one is "", before others ":", before those for data only "::"; after a backslash is no separator.
+    Source: kernel filesystems/overlayfs.rst.
+    """
+    found = []
+    separator, name = "", ""
+    characters = iter(lowerdir)
+    for character in characters:
+        if character == "\\":
+            name += next(characters, "")
+        elif character != ":":
+            name += character
+        elif separator == ":" and not name:
+            separator = "::"
+        else:
+            found.append((separator, name))
+            separator, name = ":", ""
+    return [*found, (separator, name)]
+
+
 def parse(options: "list[str]") -> Options:
     """Sort options into what they mean. Never fails: unknown ones are parameters of the file system."""
     result = Options()

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from ociruntime.mounts.options import ATIME, FLAGS, PROPAGATION, names, parse, reduce_propagation
+from ociruntime.mounts.options import ATIME, FLAGS, PROPAGATION, layers, names, parse, reduce_propagation
 from ociruntime.plan import (
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_NOATIME,
@@ -182,3 +182,18 @@ def test_the_names_for_the_features_document() -> None:
     assert {"idmap", "ridmap"} <= set(known)
     for name in known:
         assert parse([name]).data == [], name
+
+
+@pytest.mark.parametrize(
+    ("lowerdir", "expected"),
+    [
+        ("/a", [("", "/a")]),
+        ("/a:/b", [("", "/a"), (":", "/b")]),
+        ("/a:/b::/c::/d", [("", "/a"), (":", "/b"), ("::", "/c"), ("::", "/d")]),
+        ("/a\\:b\\\\:/c\\", [("", "/a:b\\"), (":", "/c")]),
+        (":/a", [("", ""), (":", "/a")]),
+        ("", [("", "")]),
+    ],
+)
+def test_layers(lowerdir: str, expected: "list[tuple[str, str]]") -> None:
+    assert layers(lowerdir) == expected

@@ -121,7 +121,21 @@ int op_bind(struct child *c, const struct plan_op *op);
 int op_pin(struct child *c, const struct plan_op *op);
 int op_attr(struct child *c, const struct plan_op *op);
 int copy_up(struct child *c, int mount, int hidden, const char *path); /* copyup.c */
-int op_mask(struct child *c, const struct plan_op *op);                /* mask.c */
+
+/* layers.c: {.cwd = -1} before the first one. */
+#define LAYERS_MAX 128
+struct layers {
+    int cwd; /* what relative paths count from: ours is /proc/self/fd meanwhile */
+    unsigned int n;
+    int fds[LAYERS_MAX];
+    size_t used;
+    char text[256]; /* their numbers with separators: what fsconfig takes */
+};
+/* Opens path, and adds separator and number to the text. */
+int add_layer(struct child *c, struct layers *layers, const char *separator, const char *path);
+void close_layers(struct layers *layers);
+
+int op_mask(struct child *c, const struct plan_op *op); /* mask.c */
 int op_readonly(struct child *c, const struct plan_op *op);
 /* The kernel's 32-bit encoding of a device number, what mknod takes. */
 uint64_t device_number(uint32_t major, uint32_t minor);

@@ -102,7 +102,7 @@ static int kept_mount(const struct child *c, const char *path)
     return -1;
 }
 
-static int fs_options(struct child *c, int fs, const struct plan_op *op)
+static int fs_options(struct child *c, int fs, const struct plan_op *op, struct layers *layers)
 {
     const char *at = op_string(c, op, 3);
     const char *end = at + plan_room(&c->plan, op, 3);
@@ -116,6 +116,18 @@ static int fs_options(struct child *c, int fs, const struct plan_op *op)
             return failed(c, "plan", key, -EINVAL);
         value = at;
         at += length(at) + 1;
+        if (key[0] == '\0' || key[0] == ':') {
+            ret = add_layer(c, layers, key, value);
+            if (ret < 0) {
+                sys_close(fs);
+                return (int)ret;
+            }
+            continue;
+        }
+        if (layers->used > 0) {
+            value = layers->text;
+            layers->used = 0;
+        }
         if (value[0] == '\0')
             ret = SYS5(__NR_fsconfig, fs, FSCONFIG_SET_FLAG, key, 0, 0);
         else
@@ -139,8 +151,7 @@ static int inherit_mode(struct child *c, int fs, int destination)
     return ret < 0 ? fs_failed(c, "fsconfig", fs, "mode", ret) : 0;
 }
 
-/* A new file system for op, detached. mode_of: the directory whose mode it inherits, or -1. */
-static int new_mount(struct child *c, const struct plan_op *op, int mode_of)
+static int create_mount(struct child *c, const struct plan_op *op, int mode_of, struct layers *layers)
 {
     const char *type = op_string(c, op, 0), *source = op_string(c, op, 2);
     long mnt, ret, fs = SYS2(__NR_fsopen, type, FSOPEN_CLOEXEC);
@@ -151,7 +162,7 @@ static int new_mount(struct child *c, const struct plan_op *op, int mode_of)
         if (ret < 0)
             return fs_failed(c, "fsconfig", (int)fs, source, ret);
     }
-    ret = fs_options(c, (int)fs, op);
+    ret = fs_options(c, (int)fs, op, layers);
     if (ret == 0 && mode_of >= 0)
         ret = inherit_mode(c, (int)fs, mode_of);
     if (ret < 0)
@@ -165,6 +176,19 @@ static int new_mount(struct child *c, const struct plan_op *op, int mode_of)
         return fs_failed(c, "fsmount", (int)fs, type, mnt);
     sys_close((int)fs);
     return (int)mnt;
+}
+
+/* A new file system for op, detached. mode_of: the directory whose mode it inherits, or -1. */
+static int new_mount(struct child *c, const struct plan_op *op, int mode_of)
+{
+    struct layers layers;
+    int mnt;
+    layers.cwd = -1;
+    layers.n = 0;
+    layers.used = 0;
+    mnt = create_mount(c, op, mode_of, &layers);
+    close_layers(&layers);
+    return mnt;
 }
 
 /* The one that the parent has made: what it must inherit is set now. */
