@@ -14,6 +14,7 @@ from integration.lib.container import Container, wait_until
 from integration.lib.leaks import Leaks
 from integration.lib.probe import mount_at
 from integration.lib.rootless import User
+from integration.lib.runtime import Runtime
 
 pytestmark = [
     pytest.mark.requires("userns", "file:/usr/bin/newuidmap", "file:/etc/subuid", "file:/etc/subgid"),
@@ -112,6 +113,14 @@ def test_refused_id_mapping(
     assert f"/mounts/{len(mine.bundle.config['mounts']) - 1}{pointer}:" in result.error
     assert words in result.error
     leaks.check()
+
+
+def test_features(runtime: Runtime, alice: User) -> None:
+    """`features` says whose file systems can be mapped [E8]."""
+    for who, binds in ((runtime, "true"), (alice.runtime(runtime), "false")):
+        document = who.bare("features").ok().json
+        assert document["linux"]["mountExtensions"]["idmap"]["enabled"] is True
+        assert document["annotations"]["org.ociruntime.idmap.binds"] == binds
 
 
 # ---- ns

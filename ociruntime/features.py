@@ -103,6 +103,19 @@ def seccomp() -> "dict[str, object]":
     }
 
 
+def maps_binds() -> bool:
+    """Tell whether the kernel lets this caller map the IDs of the host's file systems.
+
+    Others, and root of another user namespace, may do so with what was mounted in a user namespace of theirs, such as a
+    tmpfs of the container.
+    """
+    from posix import geteuid
+
+    from ociruntime.host import probe
+
+    return geteuid() == 0 and not probe().in_userns
+
+
 def document() -> "dict[str, object]":
     """Return the document. Needs no privileges, no container and no configuration."""
     from ociruntime import __version__
@@ -112,6 +125,7 @@ def document() -> "dict[str, object]":
 
     annotations = {
         "org.opencontainers.runc.checkpoint.enabled": "true" if CHECKPOINT else "false",
+        "org.ociruntime.idmap.binds": "true" if maps_binds() else "false",
         "org.ociruntime.version": __version__,
     }
     libseccomp = libseccomp_release()

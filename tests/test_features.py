@@ -8,6 +8,7 @@ import pytest
 
 from ociruntime import features, hooks, process
 from ociruntime.capabilities import NUMBERS
+from ociruntime.host import Host
 from ociruntime.mounts import options
 from ociruntime.seccomp import compile
 
@@ -62,6 +63,16 @@ def test_id_mapped_mounts() -> None:
     """The options and the section say the same."""
     assert linux()["mountExtensions"] == {"idmap": {"enabled": True}}
     assert {"idmap", "ridmap"} <= set(features.document()["mountOptions"])  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(("euid", "in_userns", "binds"), [(0, False, "true"), (0, True, "false"), (1, False, "false")])
+def test_whose_file_systems(monkeypatch: pytest.MonkeyPatch, euid: int, in_userns: bool, binds: str) -> None:
+    """Mappings are recognised for everybody; those of the host's file systems are for the host's root."""
+    monkeypatch.setattr("posix.geteuid", lambda: euid)
+    monkeypatch.setattr("ociruntime.host.probe", lambda: Host(euid=euid, in_userns=in_userns))
+    document = features.document()
+    assert document["annotations"]["org.ociruntime.idmap.binds"] == binds  # type: ignore[index]
+    assert document["linux"]["mountExtensions"] == {"idmap": {"enabled": True}}  # type: ignore[index]
 
 
 @pytest.mark.parametrize("there", [True, False])
