@@ -123,6 +123,65 @@ def test_features(runtime: Runtime, alice: User) -> None:
         assert document["annotations"]["org.ociruntime.idmap.binds"] == binds
 
 
+# ---- what the kernel refuses
+
+
+def nested(container: Container, script: str, *options: str) -> None:
+    """From now on the runtime runs as root of a user namespace of the user's own, after script."""
+    runtime = container.runtime
+    runtime.prefix = [*runtime.prefix, "unshare", "-U", "-r", *options, "sh", "-c", f'{script}; exec "$@"', "sh"]
+    container.bundle.linux(
+        uidMappings=[{"containerID": 0, "hostID": 0, "size": 1}],
+        gidMappings=[{"containerID": 0, "hostID": 0, "size": 1}],
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "script"),
+    [
+        ("user", "echo 0 >/proc/sys/user/max_user_namespaces"),
+        ("network", "echo 0 >/proc/sys/user/max_net_namespaces"),
+    ],
+)
+def test_limits_of_namespaces(single: Container, leaks: Leaks, limit: str, script: str) -> None:
+    """What clone(2) calls "no space left on device" is a limit of the user's namespaces [A4]."""
+    nested(single, script)
+    result = single.create(check=False)
+    assert result.code != 0
+    assert "/linux/namespaces: clone3: no space left" in result.error
+    assert "user.max_*_namespaces" in result.error
+    leaks.check()
+
+
+def test_ids_that_the_caller_does_not_have(single: Container, leaks: Leaks) -> None:
+    """Who has no ID in his own user namespace cannot make another one [A4]."""
+    single.runtime.prefix = [*single.runtime.prefix, "unshare", "-U"]
+    result = single.create(check=False)
+    assert result.code != 0
+    assert "/linux/namespaces: clone3: operation not permitted" in result.error
+    assert "not mapped" in result.error
+    leaks.check()
+
+
+@pytest.mark.parametrize(
+    ("point", "hidden", "kind"), [("/proc", "/proc/version", "proc"), ("/sys", "/sys/kernel/uevent_seqnum", "sysfs")]
+)
+def test_mount_too_revealing(single: Container, leaks: Leaks, point: str, hidden: str, kind: str) -> None:
+    """Where the caller's own is hidden in part there is no new one: the rule is named. A bind of it works [M2, M13]."""
+    nested(single, f"mount --bind /dev/null {hidden}", "-m", "-p", "-f", "--mount-proc")
+    number = next(i for i, mount in enumerate(single.bundle.config["mounts"]) if mount["destination"] == point)
+    result = single.create(check=False)
+    assert result.code != 0
+    assert f"/mounts/{number}:" in result.error
+    assert f"mount too revealing: the caller's own {kind} is masked" in result.error
+    leaks.check()
+    single.bundle.drop_namespace("pid" if kind == "proc" else "network")
+    single.bundle.args("report", f"stat {hidden}")
+    report, facts = single.run(check=True).replies
+    assert mount_at(report["mountinfo"], point).type == kind
+    assert (facts["major"], facts["minor"]) == (1, 3)  # what hides the file came along
+
+
 # ---- ns
 
 

@@ -428,7 +428,7 @@ class _Creation:
         except StepError as error:
             from ociruntime.lifecycle import refusals
 
-            raise refusals.of_clone(error, self.facts) from None
+            raise refusals.of_clone(error, self.facts, self.spaces) from None
         finally:
             if cgroup_fd >= 0:
                 posix.close(cgroup_fd)
@@ -489,6 +489,8 @@ class _Creation:
             return namespaces.not_joined(self.spaces.joins[message.value], message.errno)
         if "timens" in message.detail or message.detail == "time":
             pointer = "/linux/timeOffsets"
+        if message.call == "clone3":
+            pointer = ""  # that is refusals.of_clone()'s
         return StepError(
             "", step="namespaces", pointer=pointer, call=message.call, errno=message.errno, path=message.detail
         )

@@ -6,6 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ociruntime.errors import StepError
     from ociruntime.host import Host
+    from ociruntime.namespaces import Namespaces
     from ociruntime.plan import Op
 
 # What a new mount of a type shows, and whose owner may make one. Source: mount_capable() of the kernel, fs/super.c.
@@ -21,12 +22,17 @@ OWNERS = {
 FOR_USERS = ("tmpfs", "ramfs", "devpts", "overlay", "fuse", "binder", "bpf")
 
 
-def of_clone(error: "StepError", host: "Host") -> "StepError":
+def of_clone(error: "StepError", host: "Host", spaces: "Namespaces") -> "StepError":
     """The error of a start of the init process, with a pointer and a hint when it was about namespaces."""
     if error.call == "clone3" and not error.pointer:
         error.step, error.pointer = "namespaces", "/linux/namespaces"
         if error.errno == ENOSPC:
             error.hint = "a limit of user.max_*_namespaces (or of nesting) is reached"
+        elif error.errno == EPERM and spaces.new("user"):
+            error.hint = (
+                "a caller in a chroot, or whose own IDs are not mapped, cannot have a user namespace; some machines "
+                "forbid it, too"
+            )
         elif error.errno == EPERM and host.euid:
             error.hint = "an unprivileged runtime needs a new user namespace in /linux/namespaces"
     return error
