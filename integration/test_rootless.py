@@ -21,8 +21,6 @@ from integration.lib.runtime import Runtime
 pytestmark = pytest.mark.requires("userns", "file:/usr/bin/newuidmap", "file:/etc/subuid", "file:/etc/subgid")
 
 Users = dict[str, User]
-TOP = Path(__file__).resolve().parent.parent
-PLACES = [str(path) for path in (TOP / "ociruntime", TOP / ".venv") if path.exists()]
 
 
 # ---- the way in
@@ -454,48 +452,10 @@ def test_cgroup_that_is_asked_for(mine: Container, linux: dict[str, object], poi
 # ---- in user namespaces of others
 
 
-def inside(runtime: Runtime, bundle: Bundle) -> Bundle:
-    """Make the bundle's container one that runs `runtime run` on a bundle inside: /inner."""
-    inner = bundle.rootfs / "inner" / "rootfs"
-    inner.mkdir(parents=True)
-    os.link(bundle.probe, inner / "probe")
-    for name in ("proc", "dev", "sys"):
-        (inner / name).mkdir()
-    (bundle.rootfs / "runtime").touch()
-    bundle.mount("/runtime", runtime.path, "bind")
-    # what a runtime that is not one static file needs
-    for libraries in ("/lib64", "/usr/lib", "/lib", *(PLACES if runtime.ours else ())):
-        bundle.mount(libraries, libraries, "rbind", "ro")
-    bundle.linux(maskedPaths=None, readonlyPaths=None)
-    names = [f"CAP_{name}" for name in ("SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "KILL")]
-    names += ["CAP_SYS_CHROOT", "CAP_NET_ADMIN", "CAP_MKNOD", "CAP_SYS_PTRACE"]
-    bundle.process(capabilities=dict.fromkeys(("bounding", "effective", "permitted"), names))
-    bundle.config["process"]["args"] = [
-        "/runtime",
-        "--root",
-        "/state",
-        "run",
-        "--bundle",
-        "/inner",
-        f"in{bundle.path.name}",
-    ]
-    return bundle
-
-
 def test_nested(mine: Container, alice: User, new_bundle: Callable[[], Bundle]) -> None:
     """A container of an ordinary user runs the runtime, which makes a container: three levels of PIDs."""
-    inside(mine.runtime, mine.bundle)
-    innermost = new_bundle()
-    innermost.linux(cgroupsPath=None, resources=None)
-    innermost.namespace("user")
-    for key in ("uidMappings", "gidMappings"):
-        innermost.config["linux"][key] = [
-            {"containerID": 0, "hostID": 1000, "size": 1},
-            {"containerID": 1, "hostID": 2000, "size": 100},
-        ]
-    innermost.args("report", "read /proc/self/status")
-    innermost.write()
-    (innermost.path / "config.json").rename(mine.bundle.rootfs / "inner" / "config.json")
+    rootless.inside(mine.runtime, mine.bundle)
+    rootless.innermost(mine.bundle, new_bundle(), "report", "read /proc/self/status")
     alice.own(mine.bundle.path)
     report, status = mine.run(check=True).replies
     assert report["pid"] == 1

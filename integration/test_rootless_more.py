@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from integration.lib import rootless
+from integration.lib.bundle import Bundle
 from integration.lib.container import Container, wait_until
 from integration.lib.leaks import Leaks
 from integration.lib.probe import mount_at
 from integration.lib.rootless import User
-from integration.lib.runtime import Runtime
+from integration.lib.runtime import Result, Runtime
 
 pytestmark = [
     pytest.mark.requires("userns", "file:/usr/bin/newuidmap", "file:/etc/subuid", "file:/etc/subgid"),
@@ -254,6 +257,41 @@ def test_ns_of_joined_namespaces(single: Container, alice: User) -> None:
             single.finish()
         finally:
             outer.kill()
+
+
+def test_ns_in_a_container(mine: Container, alice: User, new_bundle: Callable[[], Bundle]) -> None:
+    """A container in a container: three levels of PIDs on the host, and inside all that can be known there [L1, L6]."""
+    rootless.inside(mine.runtime, mine.bundle)
+    rootless.innermost(mine.bundle, new_bundle(), "pause")
+    alice.own(mine.bundle.path)
+    mine.begin("pause")
+
+    def inside(*words: str) -> Result:
+        return mine.runtime("exec", mine.id, "/runtime", "--root", "/state", *words).ok()
+
+    inside("create", "--bundle", "/inner", "inner")
+    (pid,) = Path(f"/proc/{mine.pid}/task/{mine.pid}/children").read_text().split()
+    levels = levels_of(int(pid))
+    assert len(levels) == 3
+    for expected in ("created", "running"):
+        report = inside("ns", "-f", "json", "inner").json
+        assert (report["status"], report["pids"]) == (expected, levels[1:])
+        same = {entry["type"] for entry in report["namespaces"] if entry["same"]}
+        assert not same & {"pid", "user", "mount", "ipc", "uts"}
+        for entry in report["namespaces"]:
+            name = {"mount": "mnt", "network": "net"}.get(entry["type"], entry["type"])
+            assert f"{name}:[{entry['inode']}]" == os.readlink(f"/proc/{pid}/ns/{name}")
+        assert "root in the container is uid 1000, gid 1000 outside" in report["words"]
+        if expected == "created":
+            inside("start", "inner")
+    inside("delete", "--force", "inner")
+    assert namespaces(mine)["pids"] == levels_of(mine.pid)
+
+
+def levels_of(pid: int) -> list[int]:
+    """NSpid of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return [int(word) for word in status.partition("NSpid:")[2].splitlines()[0].split()]
 
 
 # ---- after the filter

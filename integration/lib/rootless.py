@@ -14,6 +14,8 @@ from integration.lib.bundle import Bundle
 from integration.lib.runtime import Result, Runtime, run
 
 SUBIDS = 65536
+TOP = Path(__file__).resolve().parent.parent.parent
+PLACES = [str(path) for path in (TOP / "ociruntime", TOP / ".venv") if path.exists()]
 FILES = ("passwd", "group", "subuid", "subgid")
 
 
@@ -124,6 +126,48 @@ def bundle(made: Bundle, user: User, single: bool = False) -> Bundle:
             mount["options"] = [option for option in mount.get("options", ()) if option != "gid=5"]
     user.own(made.path)
     return made
+
+
+def inside(runtime: Runtime, bundle: Bundle) -> Bundle:
+    """Make the bundle's container one that runs `runtime run` on a bundle inside: /inner."""
+    inner = bundle.rootfs / "inner" / "rootfs"
+    inner.mkdir(parents=True)
+    os.link(bundle.probe, inner / "probe")
+    for name in ("proc", "dev", "sys"):
+        (inner / name).mkdir()
+    (bundle.rootfs / "runtime").touch()
+    bundle.mount("/runtime", runtime.path, "bind")
+    # what a runtime that is not one static file needs
+    for libraries in ("/lib64", "/usr/lib", "/lib", *(PLACES if runtime.ours else ())):
+        bundle.mount(libraries, libraries, "rbind", "ro")
+    bundle.linux(maskedPaths=None, readonlyPaths=None)
+    names = [f"CAP_{name}" for name in ("SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "KILL")]
+    names += ["CAP_SYS_CHROOT", "CAP_NET_ADMIN", "CAP_MKNOD", "CAP_SYS_PTRACE"]
+    bundle.process(capabilities=dict.fromkeys(("bounding", "effective", "permitted"), names))
+    bundle.config["process"]["args"] = [
+        "/runtime",
+        "--root",
+        "/state",
+        "run",
+        "--bundle",
+        "/inner",
+        f"in{bundle.path.name}",
+    ]
+    return bundle
+
+
+def innermost(outer: Bundle, inner: Bundle, *commands: str) -> None:
+    """Put the config of the container inside there: IDs of the outer one as root and from 1 on, these commands."""
+    inner.linux(cgroupsPath=None, resources=None)
+    inner.namespace("user")
+    for key in ("uidMappings", "gidMappings"):
+        inner.config["linux"][key] = [
+            {"containerID": 0, "hostID": 1000, "size": 1},
+            {"containerID": 1, "hostID": 2000, "size": 100},
+        ]
+    inner.args(*commands)
+    inner.write()
+    (inner.path / "config.json").rename(outer.rootfs / "inner" / "config.json")
 
 
 def transformed(config: Any, user: User) -> Any:
