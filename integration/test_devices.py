@@ -187,6 +187,19 @@ def test_in_a_user_namespace(container: Container) -> None:
     assert any(mount.point == "/dev/null" for mount in mounts(report["mountinfo"]))
 
 
+@pytest.mark.ours_only("L8: others bind whatever has the path")
+@pytest.mark.parametrize(("kind", "minor"), [("c", 5), ("b", 3)])
+def test_other_devices_of_the_host(container: Container, leaks: Leaks, kind: str, minor: int) -> None:
+    """What is bound in a user namespace is the device that the config means, or nothing [L8]."""
+    requires("userns")
+    container.bundle.user_namespace()
+    container.bundle.linux(devices=[{"path": "/dev/null", "type": kind, "major": 1, "minor": minor}])
+    result = container.create(check=False)
+    assert result.code != 0
+    assert "/linux/devices/0: verify device: '/dev/null': the host has something else" in result.error
+    leaks.check()
+
+
 def test_the_hosts_devices_are_untouched(container: Container) -> None:
     """Owner and mode of the host's devices stay as they are, also with /dev/null as stdio and another user [P9]."""
     names = [f"/dev/{name}" for name in DEFAULTS]

@@ -283,8 +283,10 @@ class Child:
             hint = refusals.hint(op, message.call, message.errno)
         elif op.kind == "mount" and message.errno == 19:  # ENODEV
             hint = "this kernel does not know the file system type"
-        elif op.kind == "device_bind" and message.errno == 2:  # ENOENT
-            hint = "in a user namespace a device is bound from the host, which has none at this path"
+        elif op.kind == "device_bind":
+            from ociruntime.lifecycle import refusals
+
+            reason, hint = refusals.device(message.call, message.errno)
         elif op.kind == "oom_score_adj" and message.errno == 13:  # EACCES
             hint = "less than the caller's own score needs CAP_SYS_RESOURCE on the host"
         elif op.kind == "device" and message.call == "existing node":

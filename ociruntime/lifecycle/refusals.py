@@ -1,6 +1,6 @@
 """Words for what the kernel refuses about namespaces and mounts: its errno does not say which rule it was."""
 
-from errno import EINVAL, ENOSPC, EPERM
+from errno import EINVAL, ENOENT, ENOSPC, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +50,18 @@ def hint(op: "Op", call: str, errno: int) -> str:
     if op.kind in ("bind", "pin") and call == "open_tree" and errno == EINVAL:
         return "locked mounts: alone, the directory would show what is hidden by the mounts inside it; use rbind"
     return ""
+
+
+def device(call: str, errno: int) -> "tuple[str, str]":
+    """Reason and hint of a device that could not be bound."""
+    if call == "verify device":
+        return (
+            "the host has something else at this path",
+            "in a user namespace a device is bound from the host: type, major and minor must be the same there",
+        )
+    if errno == ENOENT:
+        return "", "in a user namespace a device is bound from the host, which has none at this path"
+    return "", ""
 
 
 def _new(kind: str, call: str) -> str:
