@@ -8,7 +8,9 @@ from ociruntime import plan
 from ociruntime.errors import StepError
 from ociruntime.host import Host
 from ociruntime.lifecycle import refusals
-from ociruntime.namespaces import not_joined
+from ociruntime.namespaces import lower, not_joined
+
+MAPS = {f"{kind}Mappings": [{"containerID": 0, "hostID": 0, "size": 1}] for kind in ("uid", "gid")}
 
 
 @pytest.mark.parametrize(
@@ -28,11 +30,20 @@ def test_new_mounts(kind: str, call: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("euid", "errno", "words"),
-    [(0, ENOSPC, "user.max_*_namespaces"), (1000, EPERM, "needs a new user namespace"), (0, EPERM, "")],
+    ("euid", "user", "errno", "words"),
+    [
+        (0, False, ENOSPC, "user.max_*_namespaces"),
+        (1000, True, ENOSPC, "user.max_*_namespaces"),
+        (1000, False, EPERM, "needs a new user namespace"),
+        (1000, True, EPERM, "not mapped"),
+        (0, True, EPERM, "in a chroot"),
+        (0, False, EPERM, ""),
+    ],
 )
-def test_new_namespaces(euid: int, errno: int, words: str) -> None:
-    found = refusals.of_clone(StepError("", call="clone3", errno=errno), Host(euid=euid))
+def test_new_namespaces(euid: int, user: bool, errno: int, words: str) -> None:
+    host = Host(euid=euid)
+    spaces = lower({"linux": {"namespaces": [{"type": "user"}], **MAPS} if user else {}}, host)
+    found = refusals.of_clone(StepError("", call="clone3", errno=errno), host, spaces)
     assert found.pointer == "/linux/namespaces"
     assert words in found.hint if words else not found.hint
 
