@@ -156,6 +156,7 @@ install: build build/site man completion
 	find ociruntime \( -name '*.py' -o -name 'py.typed' -o -name '*.pyi' -o -name '_native*.so' \) \
 	    -exec install -D -m 644 '{}' '$(DESTDIR)$(LIBRARY)/{}' ';'
 	cp -R build/site '$(DESTDIR)$(LIBRARY)/site'
+	$(PY) -m compileall -q -s '$(DESTDIR)' '$(DESTDIR)$(LIBRARY)'
 	chmod -R u=rwX,go=rX '$(DESTDIR)$(LIBRARY)'
 	install -m 644 build/man/*.8 '$(DESTDIR)$(MANDIR)/man8/'
 	find build/completion -type f -printf '%P\n' | \

@@ -10,7 +10,7 @@ for job in "$@"; do
         build) packages="$packages gcc libc6-dev make python3-dev python3-venv libseccomp2 python3-seccomp" ;;
         demo) packages="$packages busybox-static" ;;
         lab) packages="$packages qemu-system-x86 mmdebstrap e2fsprogs cpio kmod busybox-static util-linux" ;;
-        test) packages="$packages busybox-static iproute2 mount procps runc crun podman containerd containernetworking-plugins catatonit util-linux netavark iptables uidmap slirp4netns docker.io" ;;
+        test) packages="$packages busybox-static iproute2 mount procps runc crun podman containerd containernetworking-plugins catatonit util-linux netavark iptables uidmap slirp4netns docker.io strace" ;;
         check) packages="$packages clang clang-format clang-tidy libclang-rt-14-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross" ;;
         *) echo "setup.sh: unknown job '$job'" >&2; exit 2 ;;
     esac

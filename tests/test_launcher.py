@@ -66,6 +66,22 @@ def test_python_environment_is_ignored(tmp_path: Path) -> None:
         )
 
 
+@elf
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_nothing_is_compiled(tmp_path: Path) -> None:
+    """What the standard library has compiled is used as it is: reading a source costs ten times its import."""
+    trace = tmp_path / "trace"
+    subprocess.run(
+        ["strace", "-f", "-o", trace, "-e", "trace=open,openat", LAUNCHER, "--version"],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    opened = re.findall(r'"([^"]+)".* = \d+$', trace.read_text(), re.MULTILINE)
+    assert any(name.endswith(".pyc") for name in opened)
+    assert [name for name in opened if name.endswith(".py")] == []
+
+
 @built
 def test_closed_standard_descriptors() -> None:
     """Nothing that is opened later may get the number 0, 1 or 2."""

@@ -403,7 +403,8 @@ static void initialize_core(void)
     config.site_import = 0;
     config.write_bytecode = 0;
     config.install_signal_handlers = 0;
-    config.optimization_level = 2;
+    /* Of any other level there are no compiled files of the standard library: all of it would be compiled each time. */
+    config.optimization_level = 0;
     /* all that getpath would search for */
     config.module_search_paths_set = 1;
     for (const wchar_t *const *path = search_paths; *path != NULL; path++)

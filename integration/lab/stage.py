@@ -131,17 +131,13 @@ reports: list[Report] = []
 
 
 def install() -> None:
-    """Put what `make install` installs below build/lab, compiled: the guest is slow."""
+    """Put what `make install` installs below build/lab."""
     command = ["make", "--no-print-directory", "install", f"DESTDIR={INSTALLED}", f"PREFIX={PREFIX}"]
     # other flags of a make that called us are not for this one
     env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     done = subprocess.run(command, cwd=TOP, capture_output=True, timeout=600, env=env, check=False)
     if done.returncode:
         raise LabError(f"make install: {(done.stdout + done.stderr).decode(errors='replace')[-3000:]}")
-    library = INSTALLED / PREFIX.strip("/") / "lib"
-    # -r: names in tracebacks are those of the guest
-    compiling = ["/usr/bin/python3", "-m", "compileall", "-q", "-s", str(INSTALLED), str(library)]
-    subprocess.run(compiling, capture_output=True, timeout=300, check=False)
 
 
 def archive() -> bytes:
