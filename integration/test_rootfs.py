@@ -142,7 +142,8 @@ def test_hostname_too_long(container: Container, leaks: Leaks) -> None:
 @pytest.mark.parametrize(
     ("value", "tag"),
     [("private", ""), ("rprivate", ""), ("shared", "shared:"), ("rshared", "shared:"), ("slave", None),
-     ("rslave", "master:"), ("unbindable", "unbindable"), ("runbindable", "unbindable"), (None, "master:")],
+     ("rslave", "master:"), ("unbindable", "unbindable"), ("runbindable", "unbindable"), (None, "master:"),
+     ("", "master:")],
 )  # fmt: skip
 def test_rootfs_propagation(container: Container, value: str | None, tag: str | None) -> None:
     """rootfsPropagation decides the propagation of the container's root [L11]."""

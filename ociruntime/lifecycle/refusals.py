@@ -2,6 +2,8 @@
 
 from errno import EINVAL, ENOENT, ENOSPC, EPERM
 
+from ociruntime.plan import RECURSIVE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ociruntime.errors import StepError
@@ -48,6 +50,8 @@ def hint(op: "Op", call: str, errno: int) -> str:
             "change their atime, see mount_namespaces(7)"
         )
     if op.kind in ("bind", "pin") and call == "open_tree" and errno == EINVAL:
+        if op.flags & RECURSIVE or (op.fd is not None and op.fd.recursive):
+            return "the mount that holds it is unbindable, see mount_namespaces(7)"
         return "locked mounts: alone, the directory would show what is hidden by the mounts inside it; use rbind"
     return ""
 

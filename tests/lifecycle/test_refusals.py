@@ -48,6 +48,14 @@ def test_new_namespaces(euid: int, user: bool, errno: int, words: str) -> None:
     assert words in found.hint if words else not found.hint
 
 
+@pytest.mark.parametrize(("recursive", "words"), [(True, "unbindable"), (False, "use rbind")])
+def test_sources_that_cannot_be_bound(recursive: bool, words: str) -> None:
+    op = plan.op("bind", "/mounts/0", strings=("", "/x"), args=(0, 0, 0, 0), fd=plan.FdSource("tree", "/s", recursive))
+    assert words in refusals.hint(op, "open_tree", EINVAL)
+    op = plan.op("pin", "/mounts/0", strings=("/s",), flags=plan.RECURSIVE if recursive else 0)
+    assert words in refusals.hint(op, "open_tree", EINVAL)
+
+
 def test_namespaces_that_cannot_be_joined() -> None:
     own = not_joined((plan.CLONE_NEWUSER, "/proc/self/ns/user", "/linux/namespaces/0/path"), EINVAL)
     assert own.pointer == "/linux/namespaces/0/path"
