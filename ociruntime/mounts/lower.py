@@ -276,7 +276,7 @@ def _mount(context: _Context, mount: "dict[str, Any]", index: int) -> bool:
     options = mount_options.parse(mount.get("options") or [])
     kind = mount.get("type") or ""
     is_bind = kind == "bind" or "bind" in options.flags or "rbind" in options.flags
-    _check_proc(destination, kind, is_bind, f"{at}/destination")
+    _check_proc(destination, kind, is_bind or "remount" in options.flags, f"{at}/destination")
     if "tmpcopyup" in options.flags and (is_bind or kind != "tmpfs"):
         raise ConfigError("tmpcopyup is for tmpfs", pointer=f"{at}/options")
     mapping = None
@@ -325,10 +325,13 @@ def _foreign_network(namespaces: "Namespaces") -> bool:
     return namespaces.new("user") and not namespaces.has("network")
 
 
-def _check_proc(destination: str, kind: str, is_bind: bool, at: str) -> None:
-    """Only proc, or a bind that the init process finds to be procfs, goes onto /proc; below it only known files."""
+def _check_proc(destination: str, kind: str, known: bool, at: str) -> None:
+    """Only proc, or a bind that the init process finds to be procfs, goes onto /proc; below it only known files.
+
+    known: nothing new comes there, or the init process looks at it.
+    """
     if destination == "/proc":
-        if kind != "proc" and not is_bind:
+        if kind != "proc" and not known:
             raise ConfigError(f"a file system of type '{kind}' cannot be mounted over /proc", pointer=at)
     elif destination.startswith("/proc/") and destination not in PROC_FILES:
         raise ConfigError(

@@ -284,6 +284,12 @@ def test_remount_changes_what_is_there(lowered: Lower) -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", [None, "none", "proc", "tmpfs"])
+def test_remount_of_proc_brings_nothing_onto_it(lowered: Lower, kind: str | None) -> None:
+    entry = {"destination": "/proc", "options": ["remount", "ro"]} | ({"type": kind} if kind else {})
+    assert op("attr", "/mounts/0", strings=("/proc",), args=(RO,)) in lowered({"mounts": [entry]}).setup
+
+
 @pytest.mark.parametrize(
     ("destination", "place"),
     [("//a/./b/../c/", "/a/c"), ("/../..", None), ("a/b", "/a/b"), ("/", None), ("", None), ("/x/..", None)],
