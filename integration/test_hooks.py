@@ -230,6 +230,17 @@ def test_absent_environment(container: Container, hooks: Hooks, kind: str) -> No
     assert "CALLER=1" in record["env"]
 
 
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("kind", ["createRuntime", "createContainer", "poststop"])
+def test_time_zone_of_the_caller(container: Container, hooks: Hooks, kind: str, zone: str | None) -> None:
+    """The environment it inherits is the caller's: its time zone too, or none [H6]."""
+    hooks.add(kind)
+    env = {name: value for name, value in os.environ.items() if name != "TZ"}
+    container.run(env=env if zone is None else {**env, "TZ": zone}).ok()
+    (record,) = hooks.records
+    assert [item for item in record["env"] if item.startswith("TZ=")] == ([] if zone is None else [f"TZ={zone}"])
+
+
 def test_no_environment_of_the_image(container: Container, hooks: Hooks) -> None:
     """process.env never reaches a hook that runs outside the container [SECURITY C]."""
     container.bundle.process(env=["PATH=/", "LD_PRELOAD=./evil.so", "FROM_IMAGE=1"])

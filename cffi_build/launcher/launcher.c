@@ -465,6 +465,20 @@ static void flush(const char *name)
     PyErr_Clear();
 }
 
+/*
+ * The time module would look for the zone: a file to read at each start, for a program that speaks UTC only. Not before the
+ * posix module has its copy of the environment, which is what hooks inherit.
+ */
+static void utc_only(void)
+{
+    PyObject *posix = PyImport_ImportModule("posix");
+
+    if (posix == NULL)
+        die("posix is missing");
+    Py_DECREF(posix);
+    setenv("TZ", "UTC0", 1);
+}
+
 int main(int argc, char **argv)
 {
     fill_standard_fds();
@@ -474,11 +488,9 @@ int main(int argc, char **argv)
         list_inherited_fds();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, SIG_DFL); /* ignored by the caller, it would hide the end of our own children */
-    /* The time module would look for the zone: a file to read at each start, for a program that speaks UTC only. */
-    setenv("TZ", "UTC0", 1);
-
     initialize_core();
     install_import();
+    utc_only();
     int code = run(argc, argv);
     if (PyErr_Occurred() != NULL) {
         print_exception();
