@@ -126,6 +126,18 @@ def test_remount(container: Container) -> None:
     assert write["errno"] == 30
 
 
+@pytest.mark.ours_only("L9: others take it for a bind, and then make no devices")
+@pytest.mark.parametrize("options", [["remount", "bind", "nosuid", "noexec"], ["bind", "remount", "ro"]])
+def test_remount_of_dev(container: Container, tmp_path: Path, options: list[str]) -> None:
+    """It is no bind of another /dev: the default devices are made there [M4, L9]."""
+    container.bundle.mount("/dev", str(tmp_path), *options)
+    null, report, create = container.probe("stat /dev/null", "report", "create /dev/new x")
+    assert (null["errno"], null.get("type")) == (0, "c")
+    (found,) = [line for line in report["mountinfo"].splitlines() if line.split()[4] == "/dev"]
+    assert set(options) - {"bind", "remount"} <= set(found.split()[5].split(","))
+    assert create["errno"] == (30 if "ro" in options else 0)
+
+
 @pytest.mark.ours_only("X5: others have an error number only")
 def test_the_kernels_own_words(container: Container) -> None:
     """What the file system says of an option it does not know is in the error [X5]."""

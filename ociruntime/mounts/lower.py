@@ -266,7 +266,7 @@ def _root(context: _Context, name: str, rootfs: "Op", no_pivot: bool) -> None:
 
 
 def _mount(context: _Context, mount: "dict[str, Any]", index: int) -> bool:
-    """Lower /mounts/INDEX. Returns whether it is a bind."""
+    """Lower /mounts/INDEX. Returns whether something of elsewhere is bound there."""
     at = f"/mounts/{index}"
     destination = context.destinations[index]
     if not mount["destination"].startswith("/"):
@@ -313,7 +313,7 @@ def _mount(context: _Context, mount: "dict[str, Any]", index: int) -> bool:
         _add_bind(context, options, destination, at, "/proc", True, (attributes, attributes), flags)
     else:
         _new(context, mount, options, destination, at, index, mapping)
-    return is_bind
+    return is_bind and "remount" not in options.flags
 
 
 def _merged(options: "Options") -> "Options":
@@ -345,7 +345,12 @@ def _remount(context: _Context, options: "Options", destination: str, at: str) -
         raise UnsupportedError(
             "remounting with file system options", "a mount of its own", pointer=f"{at}/options", hint="drop remount"
         )
-    for value, flags in ((options.recursive_attr(), plan.RECURSIVE), (options.attr(), 0)):
+    attributes = options.attr()
+    if destination == "/dev" and options.set & RDONLY:
+        # devices and links are made first
+        attributes &= ~RDONLY
+        _read_only_last(context, destination, at)
+    for value, flags in ((options.recursive_attr(), plan.RECURSIVE), (attributes, 0)):
         if value:
             context.result.setup.append(plan.op("attr", at, strings=(destination,), args=(value,), flags=flags))
 
