@@ -1,4 +1,4 @@
-"""Lexical path handling, and the questions lowering asks of the host's file system.
+"""The questions that lowering asks of the host's file system.
 
 Resolution inside the container's root is the init process's business alone: nothing here looks into the rootfs.
 """
