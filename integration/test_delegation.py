@@ -18,7 +18,7 @@ DELEGATE = "run.oci.delegate-cgroup"
 SUBGROUP = "run.oci.systemd.subgroup"
 MIB = 1 << 20
 
-pytestmark = pytest.mark.ours_only("N6: runc has no such annotation, crun 1.8 wants systemd for it")
+ours_only = pytest.mark.ours_only("N6: of the others only crun has it, and refuses less")
 
 
 def seen(reply: probes.Reply) -> str:
@@ -31,6 +31,7 @@ def inside(directory: Path) -> list[int]:
     return [int(word) for word in (directory / "cgroup.procs").read_text().split()]
 
 
+@ours_only
 @pytest.mark.parametrize(("user", "mapped"), [(0, False), (1000, False), (0, True)])
 @pytest.mark.parametrize("name", ["payload", "/a/./b/"])
 def test_delegated_cgroup(pure: Container, leaks: Leaks, user: int, mapped: bool, name: str) -> None:
@@ -78,6 +79,7 @@ def test_delegated_cgroup(pure: Container, leaks: Leaks, user: int, mapped: bool
     leaks.check()
 
 
+@ours_only
 def test_life_of_a_delegated_cgroup(pure: Container, leaks: Leaks) -> None:
     """exec joins the delegated cgroup; pause, ps, stats, kill know all that is below the container's own [N6]."""
     writable(pure)
@@ -100,6 +102,7 @@ def test_life_of_a_delegated_cgroup(pure: Container, leaks: Leaks) -> None:
     leaks.check()
 
 
+@ours_only
 def test_without_a_cgroup_namespace(pure: Container) -> None:
     """The same place, seen by its full name [N6]."""
     pure.bundle.merge({"annotations": {DELEGATE: "payload"}})
@@ -110,6 +113,7 @@ def test_without_a_cgroup_namespace(pure: Container) -> None:
     assert inside(v2_directory(pure) / "payload") == [pure.pid]
 
 
+@ours_only
 @pytest.mark.requires("v2:memory", "v2:pids")
 def test_limits_stay_above(pure: Container) -> None:
     """create and update limit the container's own cgroup; below it no limit is set [N6]."""
@@ -126,6 +130,7 @@ def test_limits_stay_above(pure: Container) -> None:
     assert (own / "payload/memory.max").read_text() == "max\n"
 
 
+@ours_only
 @pytest.mark.parametrize("name", ["..", "a/../../b", "../payload", "a\nb", "x" * 256])
 def test_bad_names(pure: Container, leaks: Leaks, name: str) -> None:
     """What leads out of the container's cgroup, or is no name, is refused; nothing is left [N6]."""
@@ -136,6 +141,7 @@ def test_bad_names(pure: Container, leaks: Leaks, name: str) -> None:
     leaks.check()
 
 
+@ours_only
 def test_failure_after_it_was_made(pure: Container, leaks: Leaks) -> None:
     """It goes with everything else [N6]."""
     pure.bundle.merge({"annotations": {DELEGATE: "a/b"}})
@@ -145,6 +151,7 @@ def test_failure_after_it_was_made(pure: Container, leaks: Leaks) -> None:
     leaks.check()
 
 
+@ours_only
 @pytest.mark.requires("v1")
 @pytest.mark.parametrize("name", ["payload", ""])
 def test_cgroup_v1(container: Container, leaks: Leaks, name: str) -> None:
@@ -157,6 +164,7 @@ def test_cgroup_v1(container: Container, leaks: Leaks, name: str) -> None:
         leaks.check()
 
 
+@ours_only
 def test_no_cgroup_at_all(container: Container, leaks: Leaks) -> None:
     """Nor is there anything to delegate without a cgroup [N6]."""
     container.bundle.merge({"annotations": {DELEGATE: "payload"}}).linux(cgroupsPath=None)
@@ -178,6 +186,7 @@ def test_no_cgroup_at_all(container: Container, leaks: Leaks) -> None:
         ({DELEGATE: "payload"}, "/container", "/payload"),
         ({SUBGROUP: "", DELEGATE: "payload"}, "", "/payload"),
     ],
+    ids=["named", "none", "delegated", "delegated-below-none"],
 )
 def test_below_a_scope(
     new_managed: Callable[..., Container], leaks: Leaks, annotations: dict[str, str], own: str, home: str
@@ -210,6 +219,7 @@ def test_below_a_scope(
     leaks.check()
 
 
+@ours_only
 @pytest.mark.requires("systemd")
 @pytest.mark.parametrize("name", ["..", "a/../b"])
 def test_bad_subgroups(new_managed: Callable[..., Container], leaks: Leaks, name: str) -> None:

@@ -57,7 +57,7 @@ LEFT_OUT = "v1 machine bad_device_rules two_hundred cpu_quota"
 # make test has no time for all of them: of these files it takes some tests only, and make lab the rest.
 SAMPLE = {
     "test_cgroups.py": [],
-    "test_delegation.py": ["test_below_a_scope", "test_limits_stay_above"],
+    "test_delegation.py": ["test_below_a_scope[delegated]", "test_limits_stay_above"],
     "test_pause.py": [],
     "test_podman_systemd.py": ["test_life"],
     "test_systemd.py": [
