@@ -178,7 +178,7 @@ def lacking(need: str, runtime: Runtime | None = None) -> str:
     elif kind == "apparmor":
         answer = host.apparmor()
     elif kind == "systemd":
-        answer = host.lacks_systemd()
+        answer = host.lacks_systemd(detail if detail == "v1" else "v2")
         if not answer and detail == "user" and not host.systemd_user():
             answer = "no user has a systemd manager of its own here"
     elif kind == "file":

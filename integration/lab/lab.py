@@ -23,6 +23,7 @@ def main() -> int:
     test.add_argument("--report", type=Path, help="keep the JUnit document here")
     for verb in (run, test):
         verb.add_argument("--timeout", type=float, default=1200)
+        verb.add_argument("--boot", default="", help="boot it with these words for the kernel, instead of restoring it")
     options, rest = parser.parse_known_args()
     if rest and options.verb != "test":
         parser.error(f"unknown arguments: {' '.join(rest)}")
@@ -31,7 +32,7 @@ def main() -> int:
         if options.verb == "build":
             print(built.directory)
             return 0
-        with Machine(built) as machine:
+        with Machine(built, boot=options.boot) as machine:
             if options.verb == "test":
                 return tests(machine, rest, options)
             return command(machine, options)

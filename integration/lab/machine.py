@@ -64,12 +64,14 @@ class Image:
         self.state = self.directory / "state"
 
 
-def command_line(image: Image, sockets: Path, *, restore: bool) -> list[str]:
-    """The command of qemu. A state fits only a machine with the same devices, memory and processors."""
+def command_line(image: Image, sockets: Path, *, restore: bool, boot: str = "") -> list[str]:
+    """The command of qemu. A state fits only a machine with the same devices, memory and processors. boot: more words
+    for the kernel; what is written to the disk is forgotten then, too.
+    """
     words = [QEMU, *"-nodefaults -no-user-config -display none -no-reboot -M q35 -cpu max".split()]
     words += ["-accel", "tcg,thread=multi,tb-size=512", "-smp", str(CPUS), "-m", str(MEMORY)]
-    words += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", CMDLINE]
-    snapshot = "on" if restore else "off"
+    words += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", f"{CMDLINE} {boot}".strip()]
+    snapshot = "on" if restore or boot else "off"
     disk = f"if=none,id=r,file={image.disk},format=raw,snapshot={snapshot},cache=unsafe,file.locking=off"
     words += ["-drive", disk, "-device", "virtio-blk-pci,drive=r"]
     words += ["-device", "virtio-serial-pci", "-device", "virtio-rng-pci"]
@@ -92,14 +94,16 @@ class Machine:
     done in it stays.
     """
 
-    def __init__(self, image: Image, *, restore: bool = True, patience: float = 120) -> None:
-        """Start it and connect to the agent. patience: seconds until it answers."""
+    def __init__(self, image: Image, *, restore: bool = True, boot: str = "", patience: float = 120) -> None:
+        """Start it and connect to the agent. patience: seconds until it answers. boot: not restored but booted, with
+        these words on the kernel's command line.
+        """
         self.image = image
         self.place = Path(tempfile.mkdtemp(prefix="lab-"))
         self.monitor: Monitor | None = None
         self.agent: socket.socket | None = None
         self._rest = b""
-        command = command_line(image, self.place, restore=restore)
+        command = command_line(image, self.place, restore=restore and not boot, boot=boot)
         # ends with us, whatever becomes of us
         command = ["setpriv", "--pdeathsig", "KILL", *command]
         with open(self.place / "qemu.log", "wb") as log:

@@ -119,12 +119,12 @@ def v2_controllers() -> set[str]:
 
 
 @cache
-def lacks_systemd() -> str:
-    """Why the tests of systemd cannot run here; "" when they can."""
+def lacks_systemd(version: str = "v2") -> str:
+    """Why the tests of systemd cannot run here; "" when they can. version: of cgroups; "v1" is hybrid, too."""
     if not os.path.isdir("/run/systemd/system"):
         return "systemd does not run here"
-    if cgroup_mode() != "v2":
-        return "systemd does not run on cgroup v2 here"
+    if (cgroup_mode() == "v2") != (version == "v2"):
+        return f"systemd does not run on cgroup {version} here"
     return "" if os.path.exists("/run/dbus/system_bus_socket") else "no system D-Bus here"
 
 
