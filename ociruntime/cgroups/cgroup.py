@@ -26,7 +26,7 @@ POINTER = "/linux/cgroupsPath"
 RESOURCES = "/linux/resources"
 REFUSED = (EACCES, EPERM, EROFS)
 SIGKILL = 9
-# Where the mark of create() is: only privilege writes the first; the second is what there is without it.
+# Where the mark of create() is: only privilege writes and sees the first; the second is what there is without it.
 _MARKS = ("trusted.ociruntime", "user.ociruntime")
 
 
@@ -117,8 +117,7 @@ class Cgroup:
         directory = self._process_directory()
         for name in _MARKS:
             try:
-                if posix.getxattr(directory, name).rpartition(b" ")[0] == self.mark.encode("ascii"):
-                    return True
+                return posix.getxattr(directory, name).rpartition(b" ")[0] == self.mark.encode("ascii")
             except OSError as error:
                 if error.errno in (ENOENT, ENODEV):
                     return True
@@ -227,11 +226,14 @@ class Cgroup:
             if directory not in self.fresh:
                 self._take_over(directory)
             levels = len([path for path in self.made if f"{directory}/".startswith(f"{path}/")])
+            left = False
             for name in _MARKS:
                 try:
                     posix.setxattr(directory, name, f"{self.mark} {levels}".encode("ascii"))
+                    left = True
                 except OSError:
                     continue
+            if left:
                 return
         self.mark = ""
 

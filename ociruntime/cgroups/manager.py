@@ -4,8 +4,7 @@ The commands around a running container (kill, delete, ...) only call ``from_sta
 what its kind of cgroup needs.
 """
 
-from posix import getpid
-from time import monotonic_ns
+from posix import urandom
 
 from ociruntime.errors import UnsupportedError
 
@@ -49,8 +48,7 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str, *, driver:
         cgroup = _of(host.cgroup_mode, places)
         for name, place in places.items():
             cgroup.mounts[place] = host.cgroup_mounts[name] if name else host.unified
-        # Like nobody else's in this boot.
-        cgroup.mark = f"{getpid()} {monotonic_ns()}"
+        cgroup.mark = urandom(12).hex()
     annotations = config.get("annotations")
     if annotations and "run.oci.delegate-cgroup" in annotations:
         from ociruntime.cgroups import delegation
