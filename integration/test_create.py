@@ -167,6 +167,19 @@ def test_bundle_may_be_relative(container: Container, runtime: Runtime) -> None:
     assert state["bundle"] == str(container.bundle.path)
 
 
+def test_bundle_behind_a_symlink(container: Container, runtime: Runtime, tmp_path: Path) -> None:
+    """ ".." behind a symlink is where the kernel goes, not where the text seems to [K1]."""
+    container.bundle.write()
+    container.used = True
+    below = container.bundle.path / "below"
+    below.mkdir()
+    (tmp_path / "link").symlink_to(below)
+    runtime("create", "--bundle", f"{tmp_path}/link/..", container.id).ok()
+    state = container.state()
+    container.pid = state["pid"]
+    assert state["bundle"] == str(container.bundle.path)
+
+
 def test_short_bundle_flag(container: Container, runtime: Runtime) -> None:
     """-b is --bundle [K1]."""
     container.bundle.write()

@@ -11,7 +11,7 @@ import pytest
 
 from integration.lib.container import Container
 from integration.lib.probe import capability_names, chain
-from integration.lib.runtime import Result
+from integration.lib.runtime import Result, run
 
 
 @pytest.fixture
@@ -39,10 +39,10 @@ def with_file(container: Container, path: str, *flags: str, **how: Any) -> Resul
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("1", (1, 7)), ("1:2", (1, 2)), ("0", (0, 7)), ("4294967294", (4294967294, 7)), ("1000", (1000, 7))],
+    [("1", (1, 7)), ("1:2", (1, 2)), ("0", (0, 7)), ("4294967294", (4294967294, 7)), ("1000", (1000, 7)), ("", (5, 7))],
 )
 def test_user(container: Container, text: str, expected: tuple[int, int]) -> None:
-    """--user UID[:GID]: numbers, never looked up as names [K4; CVE-2016-3697]."""
+    """--user UID[:GID]: numbers, never looked up as names; nothing is as if not given [K4; CVE-2016-3697]."""
     etc = container.bundle.rootfs / "etc"
     etc.mkdir()
     (etc / "passwd").write_text("1000:x:0:0::/trap:/bin/sh\n1:x:0:0::/trap:\n")
@@ -54,7 +54,7 @@ def test_user(container: Container, text: str, expected: tuple[int, int]) -> Non
 
 
 @pytest.mark.ours_only("what is no ID is refused")
-@pytest.mark.parametrize("text", ["1:", ":2", "", "-1", "4294967295", "4294967296", "1x", " 1", "root", "1:x", "٣"])
+@pytest.mark.parametrize("text", ["1:", ":2", "-1", "4294967295", "4294967296", "1x", " 1", "root", "1:x", "٣"])
 def test_bad_user(running: Container, text: str) -> None:
     """Anything else is refused and runs nothing [crun CVE-2026-30892]."""
     result = running.execute("echo ran", flags=["--user", text])
@@ -86,6 +86,23 @@ def test_no_new_privileges(container: Container) -> None:
     container.begin("pause")
     assert container.execute("report").ok().replies[0]["nnp"] == 0
     assert container.execute("report", flags=["--no-new-privs"]).ok().replies[0]["nnp"] == 1
+
+
+def test_no_new_privileges_taken_back(container: Container) -> None:
+    """By --no-new-privs=false; without the flag the config decides [K4, U8]."""
+    container.bundle.process(noNewPrivileges=True)
+    container.begin("pause")
+    assert container.execute("report").ok().replies[0]["nnp"] == 1
+    assert container.execute("report", flags=["--no-new-privs=false"]).ok().replies[0]["nnp"] == 0
+
+
+def test_process_from_a_pipe(running: Container, tmp_path: Path) -> None:
+    """As a shell's <(COMMAND) is: a file that is a pipe, whose writer takes its time [K4]."""
+    path = process_file(running, tmp_path, "echo piped")
+    script = f'(sleep 0.3; cat {path}) | "$@"'
+    argv = running.runtime.argv("exec", "--process", "/dev/stdin", running.id)
+    result = run(["/bin/sh", "-c", script, "sh", *argv])
+    assert result.ok().out == b"piped\n"
 
 
 def test_what_is_inherited(container: Container) -> None:

@@ -18,9 +18,9 @@ _USES_CRIU = ("create", "run", "checkpoint", "restore")
 
 
 def absolute(path: str) -> str:
-    """Return path made absolute by the current directory and cleaned lexically (``.``, ``..``, ``//``).
+    """Return path made absolute by the current directory, without ``.``, ``..`` and ``//``.
 
-    Raises StepError when the current directory is gone.
+    ``..`` behind a symlink leads where the kernel goes. Raises StepError when the current directory is gone.
     """
     if path[:1] != "/":
         try:
@@ -28,7 +28,26 @@ def absolute(path: str) -> str:
         except OSError as error:
             reason = "the current directory cannot be named"
             raise StepError(reason, path=path, errno=error.errno or 0, hint="give an absolute path") from None
+    if "/.." in path:
+        path = _climbed(path)
     return clean(path)
+
+
+def _climbed(path: str) -> str:
+    """The path with what ends in its last ".." as the kernel sees it; as it is where there is no such directory."""
+    start = f"{path}/".rfind("/../") + len("/..")
+    if start < len("/.."):
+        return path
+    try:
+        fd = posix.open(path[:start], posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except OSError:
+        return path
+    try:
+        return posix.readlink(f"/proc/self/fd/{fd}") + path[start:]
+    except OSError:
+        return path
+    finally:
+        posix.close(fd)
 
 
 def in_user_namespace() -> bool:

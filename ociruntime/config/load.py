@@ -28,6 +28,7 @@ MAX_DEPTH = 100
 _SPACE = " \t\n\r"
 _TYPE_MASK = 0o170000
 _REGULAR = 0o100000
+_FIFO = 0o010000
 # Everything but brackets: what is left after deleting these shows the nesting.
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
@@ -42,15 +43,16 @@ def load(path: str, kind: str = "config") -> "tuple[dict[str, Any], bytes]":
     """
     from ociruntime.config.validate import check  # here, because state files are parsed without it
 
-    data = read(path)
+    data = read(path, pipe=kind != "config")
     document = parse(data, path)
     check(document, data, path, kind)
     return document, data  # type: ignore[return-value]  # check refuses what is not an object
 
 
-def read(path: str) -> bytes:
+def read(path: str, *, pipe: bool = False) -> bytes:
     """Bytes of a regular file of at most MAX_SIZE, read through one descriptor; a FIFO cannot make it wait.
 
+    pipe: a FIFO will do as well, and is waited for: what a shell makes of <(COMMAND).
     Raises ConfigError.
     """
     try:
@@ -58,7 +60,10 @@ def read(path: str) -> bytes:
     except OSError as error:
         raise ConfigError("cannot be opened", path=path, errno=error.errno or 0) from None
     try:
-        if posix.fstat(fd).st_mode & _TYPE_MASK != _REGULAR:
+        kind = posix.fstat(fd).st_mode & _TYPE_MASK
+        if pipe and kind == _FIFO:
+            posix.set_blocking(fd, True)
+        elif kind != _REGULAR:
             raise ConfigError("is not a regular file", path=path)
         data = files.rest(fd, MAX_SIZE + 1)
     except OSError as error:

@@ -77,7 +77,7 @@ class ExecRequest:
         user: "tuple[int, int | None] | None" = None,
         additional_gids: "list[int] | None" = None,
         capabilities: "list[str] | None" = None,
-        no_new_privs: bool = False,
+        no_new_privs: "bool | None" = None,
         apparmor: str = "",
         process_label: str = "",
         tty: bool = False,
@@ -152,8 +152,8 @@ def _change(result: "dict[str, Any]", user: "dict[str, Any]", request: ExecReque
             user["gid"] = request.user[1]
     if request.additional_gids:
         user["additionalGids"] = [*(user.get("additionalGids") or []), *request.additional_gids]
-    if request.no_new_privs:
-        result["noNewPrivileges"] = True
+    if request.no_new_privs is not None:
+        result["noNewPrivileges"] = request.no_new_privs
     if request.apparmor:
         result["apparmorProfile"] = request.apparmor
     if request.process_label:

@@ -28,6 +28,23 @@ def test_absolute(path: str, result: str) -> None:
     assert absolute(path) == result
 
 
+@pytest.mark.parametrize(
+    ("path", "result"),
+    [
+        ("link/..", "real"),
+        ("link/../x", "real/x"),
+        ("link/../../x", "x"),
+        ("link/x", "link/x"),
+        ("link/..x", "link/..x"),
+        ("absent/../x", "x"),
+    ],
+)
+def test_absolute_behind_a_symlink(tmp_path: Path, path: str, result: str) -> None:
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/deep")
+    assert absolute(f"{tmp_path}/{path}") == f"{tmp_path}/{result}"
+
+
 def test_absolute_from_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute("x") == f"{tmp_path}/x"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,16 @@ def test_read_does_not_wait_for_a_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(ConfigError, match="not a regular file"):
         load.read(str(tmp_path / "config.json"))
+
+
+def test_read_from_a_pipe() -> None:
+    """Where one is allowed it is read to its end, which may come later."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "wb") as stream:
+        late = threading.Timer(0.1, lambda: (stream.write(b"{}"), stream.close()))
+        late.start()
+        assert load.read(f"/proc/self/fd/{reader}", pipe=True) == b"{}"
+        late.join()
 
 
 def test_read_refuses_what_is_not_a_file(tmp_path: Path) -> None:

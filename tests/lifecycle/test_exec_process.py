@@ -72,8 +72,9 @@ def test_changes(change: dict[str, Any], key: str, value: object) -> None:
     assert process_of(request(**change), CONFIG)[key] == value
 
 
-def test_no_new_privs_is_not_taken_back() -> None:
-    assert process_of(request(no_new_privs=False), CONFIG)["noNewPrivileges"] is True
+@pytest.mark.parametrize(("given", "result"), [(None, True), (False, False)])
+def test_no_new_privs_is_taken_back_by_its_flag_only(given: bool | None, result: bool) -> None:
+    assert process_of(request(no_new_privs=given), CONFIG)["noNewPrivileges"] is result
 
 
 def test_added_capabilities_are_never_inheritable() -> None:
