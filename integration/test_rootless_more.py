@@ -196,10 +196,11 @@ def namespaces(container: Container) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("uid", [0, 1000])
-def test_ns(mine: Container, alice: User, uid: int) -> None:
-    """Namespaces, PIDs and who is who, as soon as it is created [L1, L6]."""
+@pytest.mark.parametrize(("uid", "init"), [(0, "false"), (1000, "false"), (1000, "true")])
+def test_ns(mine: Container, alice: User, uid: int, init: str) -> None:
+    """Namespaces, PIDs and who is who, as soon as it is created, and exec, with an init of ours too [L1, L6]."""
     mine.bundle.process(user={"uid": uid, "gid": uid})
+    mine.bundle.merge({"annotations": {"org.ociruntime.init": init}})
     mine.bundle.args("pause")
     mine.create()
     for status in ("created", "running"):
@@ -213,6 +214,7 @@ def test_ns(mine: Container, alice: User, uid: int) -> None:
         assert report["pids"] == [mine.pid, 1]
         assert f"root in the container is uid {alice.uid}, gid {alice.gid} outside" in report["words"]
         assert f"you, uid {alice.uid}, are uid 0 in the container" in report["words"]
+        assert mine.execute("report").ok().replies[0]["uids"] == [uid] * 3
         if status == "created":
             mine.start()
             mine.wait_replies(1)
