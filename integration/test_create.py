@@ -79,6 +79,7 @@ def test_pid_file_that_is_no_file(container: Container, tmp_path: Path, kind: st
     else:
         path.symlink_to("/proc/self/fd/1")
         reader, writer = os.pipe()
+        os.fchown(writer, tmp_path.stat().st_uid, -1)  # the file is opened again
     before = path.lstat()
     if kind == "stdout":
         container.create("--pid-file", str(path), pid_file=False, stdout=writer)
