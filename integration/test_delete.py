@@ -222,7 +222,8 @@ def test_killed_create_whose_cgroup_another_container_has(
     container.bundle.write()
     container.used = True
     words = [sys.executable, "-c", KILLED, str(container.runtime.root), str(container.bundle.path), container.id, step]
-    assert subprocess.run(words, timeout=60, check=False).returncode == -9
+    killed = subprocess.run([*container.runtime.prefix, *words], timeout=60, check=False)
+    assert killed.returncode == -9
     assert container.state()["status"] == "stopped"
     second = new_container()
     second.bundle.linux(cgroupsPath=container.bundle.config["linux"]["cgroupsPath"])
