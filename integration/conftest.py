@@ -372,6 +372,24 @@ def new_managed(runtime: Runtime, new_container: Callable[..., Container]) -> It
             systemctl("reset-failed", unit)
 
 
+Give = Callable[[str | Path], None]
+
+
+@pytest.fixture
+def give() -> Give:
+    """Give what the test has made, a file, a tree or a cgroup with those below, to whoever runs the runtime."""
+
+    def hand_over(path: str | Path) -> None:
+        for user in _users:
+            if os.path.exists(f"{path}/cgroup.procs"):
+                for directory in leak_tools.directories(str(path)):
+                    rootless.delegate(directory, user)
+            else:
+                user.own(Path(path))
+
+    return hand_over
+
+
 @pytest.fixture(scope="module")
 def users(work: Path) -> Iterator[dict[str, User]]:
     """alice and bob with subordinate IDs, carol without."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.conftest import requires
+from integration.conftest import Give, requires
 from integration.lib import host
 from integration.lib.container import PATIENCE, Container, alive, v2_directory, wait_until
 from integration.lib.leaks import Leaks
@@ -126,11 +126,12 @@ def test_device_list_of_a_cgroup_that_was_there(container: Container, rules: lis
 
 
 @pytest.fixture
-def threaded(pure: Container) -> Iterator[Container]:
+def threaded(pure: Container, give: Give) -> Iterator[Container]:
     """A container whose cgroup would be below a parent with a threaded child: in a place that is "domain invalid"."""
     parent = v2_directory(pure)
     (parent / "other").mkdir(parents=True)
     (parent / "other/cgroup.type").write_text("threaded")
+    give(parent)
     assert (parent / "cgroup.type").read_text() == "domain threaded\n"
     pure.bundle.linux(cgroupsPath=pure.bundle.config["linux"]["cgroupsPath"] + "/mine")
     yield pure

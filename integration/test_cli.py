@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from integration.conftest import Give
 from integration.lib.container import Container
 from integration.lib.leaks import Leaks
 from integration.lib.runtime import Runtime
@@ -217,10 +218,11 @@ def test_log_file(container: Container, tmp_path: Path, form: str) -> None:
         assert result.error.count("\n") == 1
 
 
-def test_log_is_appended(runtime: Runtime, tmp_path: Path) -> None:
+def test_log_is_appended(runtime: Runtime, tmp_path: Path, give: Give) -> None:
     """The log is appended to [G3]."""
     log = tmp_path / "log"
     log.write_text("before\n")
+    give(log)
     for _ in range(2):
         runtime("state", "nosuch", options=["--log", str(log), "--log-format", "json"])
     lines = log.read_text().splitlines()
@@ -396,9 +398,10 @@ def test_spec(runtime: Runtime, tmp_path: Path, words: list[str]) -> None:
     assert (tmp_path / "config.json").read_text() == text
 
 
-def test_spec_bundle(runtime: Runtime, tmp_path: Path) -> None:
+def test_spec_bundle(runtime: Runtime, tmp_path: Path, give: Give) -> None:
     """--bundle says where [K14]."""
     (tmp_path / "b").mkdir()
+    give(tmp_path / "b")
     runtime("spec", "--bundle", str(tmp_path / "b"), cwd=tmp_path).ok()
     assert (tmp_path / "b" / "config.json").exists()
     assert not (tmp_path / "config.json").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.conftest import requires
+from integration.conftest import Give, requires
 from integration.lib import probe as probes
 from integration.lib.container import Container, v2_directory
 from integration.lib.leaks import Leaks
@@ -80,7 +80,7 @@ def test_delegated_cgroup(pure: Container, leaks: Leaks, user: int, mapped: bool
 
 
 @ours_only
-def test_life_of_a_delegated_cgroup(pure: Container, leaks: Leaks) -> None:
+def test_life_of_a_delegated_cgroup(pure: Container, leaks: Leaks, give: Give) -> None:
     """exec joins the delegated cgroup; pause, ps, stats, kill know all that is below the container's own [N6]."""
     writable(pure)
     pure.bundle.merge({"annotations": {DELEGATE: "payload"}})
@@ -89,6 +89,7 @@ def test_life_of_a_delegated_cgroup(pure: Container, leaks: Leaks) -> None:
     reply = pure.execute("report").ok().replies[0]
     assert seen(reply) == "/payload"
     (own / "payload" / "sub").mkdir()
+    give(own / "payload" / "sub")
     reply = pure.execute("report", flags=["--cgroup", "payload/sub"]).ok().replies[0]
     assert seen(reply) == "/payload/sub"
     assert len(pure.command("ps", "--format", "json").ok().json) == 4

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.conftest import Give
 from integration.lib import leaks as leak_tools
 from integration.lib.container import Container, alive, wait_until
 from integration.lib.leaks import Leaks
@@ -134,7 +135,7 @@ def test_directory_of_somebody_else(runtime: Runtime, tmp_path: Path, name: str,
 
 @pytest.mark.ours_only("K7, S1: a torn state file is cleaned by delete --force")
 @pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b'{"version": 999}', b"\xff\xfe"])
-def test_torn_state(container: Container, leaks: Leaks, content: bytes) -> None:
+def test_torn_state(container: Container, leaks: Leaks, give: Give, content: bytes) -> None:
     """Whatever state.json holds, delete --force removes the container's directory and says no traceback [K7]."""
     container.begin("exit 0")
     container.wait()
@@ -142,16 +143,18 @@ def test_torn_state(container: Container, leaks: Leaks, content: bytes) -> None:
     directory = container.runtime.root / container.id
     directory.mkdir()
     (directory / "state.json").write_bytes(content)
+    give(directory)
     result = container.delete("--force")
     assert "Traceback" not in result.error
     leaks.check()
 
 
-def test_sub_cgroups_are_removed(container: Container, leaks: Leaks) -> None:
+def test_sub_cgroups_are_removed(container: Container, leaks: Leaks, give: Give) -> None:
     """Cgroups made below the container's own are removed with it [D6]."""
     container.begin("pause")
     for path in leak_tools.cgroups_with(container.id):
         os.makedirs(os.path.join(path, "below", "deeper"))
+        give(os.path.join(path, "below"))
     container.finish()
     container.delete()
     leaks.check()
@@ -264,12 +267,13 @@ def test_next_container_in_the_same_cgroup(container: Container, new_container: 
 
 
 @pytest.mark.ours_only("D17: a cgroup that was there before create is kept")
-def test_existing_cgroup_is_kept(container: Container) -> None:
+def test_existing_cgroup_is_kept(container: Container, give: Give) -> None:
     """delete removes only what create has made [D17]."""
     group = os.path.dirname(container.bundle.config["linux"]["cgroupsPath"]) + f"/{container.id}-own"
     tops = leak_tools.hierarchies()
     for top in tops:
         os.mkdir(top + group)
+        give(top + group)
     try:
         container.bundle.linux(cgroupsPath=group)
         container.begin("exit 0")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.conftest import Give
 from integration.lib import host
 from integration.lib.bundle import CGROUP_PREFIX
 from integration.lib.container import Container, alive, wait_until
@@ -38,10 +39,11 @@ def own_directories(container: Container) -> dict[str, Path]:
 
 
 @pytest.mark.requires("v1:pids", "v1:memory")
-def test_sub_cgroup_v1(running: Container) -> None:
+def test_sub_cgroup_v1(running: Container, give: Give) -> None:
     """--cgroup CONTROLLER:PATH puts the process there, other controllers stay; outside is refused [K5]."""
     places = own_directories(running)
     (places["pids"] / "sub").mkdir()
+    give(places["pids"] / "sub")
     beside = places["pids"].parent / f"{running.id}x"
     beside.mkdir()
     try:
@@ -63,7 +65,7 @@ def test_sub_cgroup_v1(running: Container) -> None:
 
 
 @pytest.mark.requires("v1:pids")
-def test_one_sub_cgroup_for_all_v1(running: Container) -> None:
+def test_one_sub_cgroup_for_all_v1(running: Container, give: Give) -> None:
     """--cgroup PATH without controllers is that path in every hierarchy [K5]."""
     places = [path for name, path in own_directories(running).items() if name]
     for place in dict.fromkeys(places):
@@ -71,6 +73,7 @@ def test_one_sub_cgroup_for_all_v1(running: Container) -> None:
         for name in ("cpuset.cpus", "cpuset.mems"):
             if (place / name).exists():
                 (place / "sub" / name).write_text((place / name).read_text())
+        give(place / "sub")
     try:
         report = running.execute("report", flags=["--cgroup", "sub"]).ok().replies[0]
         lines = [line for line in report["cgroup"].splitlines() if not line.startswith("0::") and running.id in line]
@@ -86,7 +89,9 @@ def test_one_sub_cgroup_for_all_v1(running: Container) -> None:
 
 
 @pytest.mark.requires("v2")
-def test_sub_cgroup_v2(new_container: Callable[..., Container], runtime: Tested, v2_prefix: list[str]) -> None:
+def test_sub_cgroup_v2(
+    new_container: Callable[..., Container], runtime: Tested, v2_prefix: list[str], give: Give
+) -> None:
     """v2: --cgroup PATH below the container's; default the container's own, or where init is [K5]."""
     container = new_container(at=runtime.within(v2_prefix))
     container.begin("pause")
@@ -98,6 +103,7 @@ def test_sub_cgroup_v2(new_container: Callable[..., Container], runtime: Tested,
 
     assert place().endswith(f"/{container.id}")
     (mine / "sub").mkdir()
+    give(mine / "sub")
     try:
         assert place("--cgroup", "sub").endswith(f"/{container.id}/sub")
         assert place("--cgroup", "/sub").endswith(f"/{container.id}/sub")

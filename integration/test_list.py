@@ -47,7 +47,7 @@ def test_table(own_root: Runtime, new_container: Callable[..., Container]) -> No
     assert set(rows) == {first.id, second.id}
     assert rows[first.id][1:4] == [str(first.pid), "running", str(first.bundle.path)]
     assert rows[second.id][1:4] == [str(second.pid), "created", str(second.bundle.path)]
-    assert rows[first.id][5] == "root"
+    assert rows[first.id][5] == own_root.root.owner()
 
 
 def test_stopped_container_has_pid_0(own_root: Runtime, container: Container) -> None:
@@ -79,7 +79,7 @@ def test_json(own_root: Runtime, container: Container) -> None:
     result = own_root("list", "--format=json").ok()
     state = container.state()
     (record,) = result.json
-    assert record["owner"] == "root"
+    assert record["owner"] == own_root.root.owner()
     for name in ("ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations"):
         assert record[name] == state[name]
     assert result.text.count("\n") <= 1
