@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.lib.container import Container, wait_until
+from integration.lib.container import Container, last_descendant
 
 pytestmark = pytest.mark.ours_only("no other runtime has the command")
 
@@ -88,17 +88,8 @@ def test_levels_of_pid_namespaces(container: Container) -> None:
     command = ["unshare", "-p", "-f", "--kill-child", "unshare", "-p", "-f", "--kill-child", "sleep", "60"]
     with subprocess.Popen(command) as outer:
         try:
-            found: list[str] = []
-
-            def deepest() -> bool:
-                pid = str(outer.pid)
-                while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                    pid = children[0]
-                found[:] = [pid]
-                return Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
-
-            wait_until(deepest, what="sleep")
-            path = f"/proc/{found[0]}/ns/pid"
+            deepest = last_descendant(outer.pid, "sleep")
+            path = f"/proc/{deepest}/ns/pid"
             container.bundle.namespace("pid", path)
             container.begin("pause")
             report = container.command("ns", "-f", "json").ok().json

@@ -13,7 +13,7 @@ import pytest
 
 from integration.lib import rootless
 from integration.lib.bundle import Bundle
-from integration.lib.container import Container, wait_until
+from integration.lib.container import Container, last_descendant
 from integration.lib.leaks import Leaks
 from integration.lib.probe import mount_at
 from integration.lib.rootless import User
@@ -234,19 +234,10 @@ def test_ns_of_joined_namespaces(single: Container, alice: User) -> None:
     command = [*alice.prefix(), "unshare", "-U", "-r", "-p", "-f", "--kill-child", *deeper, "sleep", "60"]
     with subprocess.Popen(command) as outer:
         try:
-            found: list[str] = []
-
-            def deepest() -> bool:
-                pid = str(outer.pid)
-                while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                    pid = children[0]
-                found[:] = [pid]
-                return Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
-
-            wait_until(deepest, what="sleep")
+            deepest = last_descendant(outer.pid, "sleep")
             single.bundle.linux(uidMappings=None, gidMappings=None)
             for kind in ("user", "pid"):
-                single.bundle.namespace(kind, f"/proc/{found[0]}/ns/{kind}")
+                single.bundle.namespace(kind, f"/proc/{deepest}/ns/{kind}")
             single.bundle.args("pause")
             single.create()
             for status in ("created", "running"):
@@ -255,7 +246,7 @@ def test_ns_of_joined_namespaces(single: Container, alice: User) -> None:
                 if status == "created":
                     single.start()
             paths = {entry["type"]: entry.get("path") for entry in report["namespaces"]}
-            assert (paths["user"], paths["pid"]) == tuple(f"/proc/{found[0]}/ns/{kind}" for kind in ("user", "pid"))
+            assert (paths["user"], paths["pid"]) == tuple(f"/proc/{deepest}/ns/{kind}" for kind in ("user", "pid"))
             single.finish()
         finally:
             outer.kill()

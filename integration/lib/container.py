@@ -183,6 +183,20 @@ class Container:
         self.pid_file.unlink(missing_ok=True)
 
 
+def last_descendant(pid: int, name: str) -> int:
+    """The PID at the end of a chain of children, once its command has this name."""
+    found = [pid]
+
+    def there() -> bool:
+        found[:] = [pid]
+        while children := Path(f"/proc/{found[0]}/task/{found[0]}/children").read_text().split():
+            found[:] = [int(children[0])]
+        return Path(f"/proc/{found[0]}/comm").read_text() == f"{name}\n"
+
+    wait_until(there, what=name)
+    return found[0]
+
+
 def v2_directory(container: Container) -> Path:
     """The container's cgroup on cgroup v2."""
     return Path(host.cgroup_mounts()[""] + container.bundle.config["linux"]["cgroupsPath"])

@@ -238,9 +238,12 @@ def memory_warnings(memory: "dict[str, Any]", pointer: str) -> "list[str]":
     ]
 
 
-def pids_max(limit: int) -> str:
-    """pids.limit -> text: negative is no limit, and no process at all (0) is read as one."""
-    return "max" if limit < 0 else str(limit or 1)
+def pids(section: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
+    """/linux/resources/pids, the same file in both versions. Negative is no limit; 0 is no process, and read as 1."""
+    limit = section.get("limit")
+    if limit is None:
+        return []
+    return [CgroupWrite(f"{pointer}/limit", "pids", "pids.max", "max" if limit < 0 else str(limit or 1))]
 
 
 def check_weight(weight: int, pointer: str) -> None:

@@ -109,12 +109,6 @@ def _cpu(cpu: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
     return result
 
 
-def _pids(pids: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
-    if pids.get("limit") is None:
-        return []
-    return [CgroupWrite(f"{pointer}/limit", "pids", "pids.max", limits.pids_max(pids["limit"]))]
-
-
 def _block_io(block_io: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
     result = []
     weight = block_io.get("weight")
@@ -172,7 +166,7 @@ def _network(network: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
 _SECTIONS = (
     ("cpu", "cpu", "cpu", _cpu),
     ("memory", "memory", "memory", _memory),
-    ("pids", "pids", "pids", _pids),
+    ("pids", "pids", "pids", limits.pids),
     ("blockIO", "blkio", "io", _block_io),
     ("hugepageLimits", "hugetlb", "hugetlb", _hugetlb),
     ("network", "net_cls", "net_cls", _network),

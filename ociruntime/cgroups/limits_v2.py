@@ -153,12 +153,6 @@ def _cpu(cpu: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
     return result
 
 
-def _pids(pids: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
-    if pids.get("limit") is None:
-        return []
-    return [CgroupWrite(f"{pointer}/limit", "pids", "pids.max", limits.pids_max(pids["limit"]))]
-
-
 def _block_io(block_io: "dict[str, Any]", pointer: str) -> "list[CgroupWrite]":
     result = []
     weight = block_io.get("weight")
@@ -222,7 +216,7 @@ _SECTIONS = (
     ("memory", _memory),
     ("blockIO", _block_io),
     ("cpu", _cpu),
-    ("pids", _pids),
+    ("pids", limits.pids),
     ("hugepageLimits", _hugetlb),
     ("network", _network),
     ("rdma", limits.rdma),
