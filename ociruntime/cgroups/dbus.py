@@ -106,6 +106,11 @@ class Systemd:
         """Give the connection up."""
         self._socket.close()
 
+    def __del__(self) -> None:
+        """The end of a connection that was kept for a start that never came."""
+        if hasattr(self, "_socket"):
+            self.close()
+
     def __enter__(self) -> Self:
         return self
 

@@ -339,10 +339,14 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
     names = systemd_unit.unit(linux.get("cgroupsPath") or "", container_id, "user.slice" if user else "system.slice")
     annotations = config.get("annotations") or {}
     extra = systemd_properties.from_annotations(annotations)
-    with connect(names.name, user=user, pointer=POINTER) as systemd:
-        version, root = systemd.facts()
     v2 = host.cgroup_mode == "v2"
     leaf = _leaf(annotations, v2 and not names.is_slice())
+    if not v2:
+        from ociruntime.cgroups import devices
+
+        _check_v1(devices.wanted(linux.get("resources") or {}, RESOURCES))
+    systemd = connect(names.name, user=user, pointer=POINTER)
+    version, root = systemd.facts()
     path = root + names.path
     if v2:
         places = {"": host.unified + path}
@@ -366,13 +370,11 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
         if item.name == "Description":
             unit.description = str(item.value)
     unit.started = False
-    if not v2:
-        from ociruntime.cgroups import devices
-
-        _check_v1(devices.wanted(linux.get("resources") or {}, RESOURCES))
-        result: Cgroup = SystemdV1(host.cgroup_mode, places, unit)
+    unit.keep(systemd)
+    if v2:
+        result: Cgroup = SystemdV2("v2", {"": f"{directory}/{leaf}" if leaf else directory}, unit)
     else:
-        result = SystemdV2("v2", {"": f"{directory}/{leaf}" if leaf else directory}, unit)
+        result = SystemdV1(host.cgroup_mode, places, unit)
     for name, place in result.paths.items():
         result.mounts[place] = host.cgroup_mounts[name] if name else host.unified
     return result

@@ -38,6 +38,7 @@ class Unit:
     """
 
     __slots__ = (
+        "_bus",
         "_channel",
         "_late",
         "_old",
@@ -69,6 +70,7 @@ class Unit:
         self.names: systemd_unit.Unit | None = None
         self.extra: list[Property] = []
         self.started = True
+        self._bus: Systemd | None = None
         self._channel: Channel | None = None
         self._pid = 0
         self._pidfd = -1
@@ -94,6 +96,10 @@ class Unit:
 
     # -- create
 
+    def keep(self, systemd: "Systemd | None") -> None:
+        """A connection that start() is to use: making one takes systemd and the bus longer than a call."""
+        self._bus = systemd
+
     def start(self, writes: "list[CgroupWrite]", wanted: "Filter | None") -> None:
         """Let systemd make it, with all its limits. Raises StepError."""
         from ociruntime.cgroups import systemd_properties
@@ -106,7 +112,8 @@ class Unit:
         properties = systemd_properties.base(self.names, self.description, pid, v2=self.v2)
         properties += self._leave_room(self._limits(writes, wanted)) + self.extra
         self.started = False
-        with self.connect(POINTER) as systemd:
+        bus, self._bus = self._bus, None
+        with bus or self.connect(POINTER) as systemd:
             systemd.check_pid()
             # A job that fails or takes too long may still have made something.
             self.started = True
@@ -135,12 +142,17 @@ class Unit:
             result += systemd_properties.device_policy(wanted, self.release, RESOURCES)
         return result
 
-    def _make_placeholder(self) -> int:
+    def _make_placeholder(self, cgroup: int = -1) -> int:
         from ociruntime.shim import spawn
         from ociruntime.shim.sync import Channel
 
-        self._channel = channel = Channel()
-        self._pid, self._pidfd = spawn.spawn_init(channel, 0)
+        channel = Channel()
+        try:
+            self._pid, self._pidfd = spawn.spawn_init(channel, 0, cgroup_fd=cgroup)
+        except BaseException:
+            channel.close()
+            raise
+        self._channel = channel
         return self._pid
 
     def note_directory(self) -> None:
@@ -161,9 +173,25 @@ class Unit:
         return own_cgroup(files.read(f"/proc/{self._pid}/cgroup"))
 
     def move_placeholder(self, directory: str) -> None:
-        """From the unit's cgroup into one below: controllers can only be enabled there once it is empty."""
-        if self._pid:
+        """From the unit's cgroup into one below: controllers can only be enabled there once it is empty.
+
+        Raises StepError, OSError.
+        """
+        if not self._pid:
+            return
+        if self.user:
+            # From the session that we are in, nobody may be cloned into the unit.
             files.add_process(directory, self._pid)
+            return
+        # Another one that is born there: to move a process the kernel waits for every other processor.
+        first = self._channel, self._pid, self._pidfd
+        target = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        try:
+            self._make_placeholder(target)
+        finally:
+            posix.close(target)
+            if self._pid != first[1]:
+                _end(*first)
 
     def begun(self) -> None:
         """The init process is in the cgroup: end the placeholder, set what had to wait for that. Raises StepError."""
@@ -175,23 +203,9 @@ class Unit:
 
     def release_placeholder(self) -> None:
         """End it: the container is in the cgroup, or there will be none. Repeating it is fine."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._pidfd < 0:
-            return
-        from _signal import pidfd_send_signal
-
-        try:
-            pidfd_send_signal(self._pidfd, 9)
-        except ProcessLookupError:
-            pass
-        try:
-            posix.waitpid(self._pid, 0)
-        except ChildProcessError:
-            pass  # the caller ignores SIGCHLD
-        posix.close(self._pidfd)
-        self._pid, self._pidfd = 0, -1
+        placeholder = self._channel, self._pid, self._pidfd
+        self._channel, self._pid, self._pidfd = None, 0, -1
+        _end(*placeholder)
 
     # -- update
 
@@ -235,6 +249,25 @@ class Unit:
             elif self.inode or systemd.description() == self.description:
                 systemd.stop()
         self.started = False
+
+
+def _end(channel: "Channel | None", pid: int, pidfd: int) -> None:
+    """End a placeholder, if there is one."""
+    if channel is not None:
+        channel.close()
+    if pidfd < 0:
+        return
+    from _signal import pidfd_send_signal
+
+    try:
+        pidfd_send_signal(pidfd, 9)
+    except ProcessLookupError:
+        pass
+    try:
+        posix.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # the caller ignores SIGCHLD
+    posix.close(pidfd)
 
 
 def connect(unit: str, *, user: bool, pointer: str = "") -> "Systemd":

@@ -429,6 +429,7 @@ def test_rootless_joins_through_systemd(world: World, monkeypatch: pytest.Monkey
     cgroup = world.choose()
     assert cgroup.paths[""].startswith(str(world.top / "user.slice"))
     assert cgroup.unit.user
+    cgroup.unit.keep(None)
     monkeypatch.setattr(SystemdV2, "_reachable", lambda _: False)
 
     def refuse(path: str, pid: int) -> None:
