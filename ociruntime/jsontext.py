@@ -89,6 +89,18 @@ class _ScannerSettings:
     parse_constant = staticmethod(_refuse)
 
 
+def decode(data: bytes) -> str:
+    """data as text. Raises ValueError where it is not UTF-8, but never asks for the codecs of the standard library.
+
+    A decoder that is to raise an error looks for the handler "strict" among them. Where only the core of the
+    interpreter runs there are none, and one that has looked in vain can not be completed any more.
+    """
+    text = data.decode("utf-8", "ignore")
+    if not data.isascii() and len(text.encode("utf-8")) != len(data):
+        raise ValueError("not UTF-8")
+    return text
+
+
 def loads(data: bytes) -> object:
     """Read one JSON value that fills all of data (UTF-8). For the runtime's own files; config.json has its own reader.
 
@@ -97,7 +109,7 @@ def loads(data: bytes) -> object:
     from _json import make_scanner
 
     try:
-        text = data.decode("utf-8").strip(" \t\r\n")
+        text = decode(data).strip(" \t\r\n")
         scan: Any = make_scanner
         value, end = scan(_ScannerSettings)(text, 0)
     except RecursionError:

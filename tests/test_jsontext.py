@@ -41,5 +41,18 @@ def test_refuses_what_json_cannot_say(value: object) -> None:
     "data", [b"", b"  ", b"{", b'{"a":', b'{"a":1} x', b"nul", b"NaN", b"[1,]", b"\xff", b'"a', b"[" * 100000]
 )
 def test_refuses_what_is_not_json(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"JSON|nested|utf-8"):
+    with pytest.raises(ValueError, match=r"JSON|nested"):
         jsontext.loads(data)
+
+
+@pytest.mark.parametrize("text", ["", "a", "\u00e9", "\uffff", "\U0001f600", "\ufffd"])
+def test_decode(text: str) -> None:
+    assert jsontext.decode(text.encode()) == text
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff", b"a\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\xc3\xa9\x80"]
+)
+def test_decode_refuses_what_is_not_utf8(data: bytes) -> None:
+    with pytest.raises(ValueError, match="UTF-8"):
+        jsontext.decode(data)

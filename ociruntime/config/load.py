@@ -17,6 +17,7 @@ import posix
 from ociruntime import files
 from ociruntime.errors import ConfigError
 from ociruntime.fullpython import full_interpreter
+from ociruntime.jsontext import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def parse(data: bytes, path: str) -> object:
     if len(data) > MAX_SIZE:
         raise _too_large(path)
     try:
-        text = data.decode("utf-8")
+        text = decode(data)
         if _may_be_deep(data) or "\\u0000" in text or "\\ud" in text or "\\uD" in text:
             _scan_slowly(text)
         start = len(text) - len(text.lstrip(_SPACE))
