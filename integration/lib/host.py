@@ -78,6 +78,20 @@ def own_mountinfo() -> list[str]:
     return Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
 
 
+KERNEL_TYPES = frozenset("proc sysfs cgroup cgroup2 devtmpfs devpts mqueue securityfs debugfs tracefs bpf".split())
+
+
+def kernel_devices() -> set[int]:
+    """st_dev of the mounted file systems that are the kernel's: an owner changed there is changed for the machine."""
+    found = set()
+    for line in own_mountinfo():
+        left, right = line.split(" - ", 1)
+        if right.split(" ", 1)[0] in KERNEL_TYPES:
+            major, minor = left.split(" ")[2].split(":")
+            found.add(os.makedev(int(major), int(minor)))
+    return found
+
+
 @cache
 def cgroup_mounts() -> dict[str, str]:
     """Controller (or "name=systemd") -> mount point of its v1 hierarchy; "" -> mount point of cgroup2."""

@@ -69,19 +69,25 @@ class User:
         """Give path, and what is in it, to the user; files of other IDs to those that they are in the container."""
         if not path.exists():
             return
-        self._own(str(path), None)
+        kernel = host.kernel_devices()
+        self._own(str(path), None, kernel)
         # By descriptors: a test may be exchanging names for links to places of the machine.
         for _, names, files, directory in os.fwalk(path):
+            if os.fstat(directory).st_dev in kernel:  # left there by a container in the tests' own mount namespace
+                names[:] = []
+                continue
             names[:] = [name for name in names if name != "canary"]  # it must stay as it is
             for name in (*names, *files):
                 if name != "probe":  # shared by all bundles
-                    self._own(name, directory)
+                    self._own(name, directory, kernel)
 
-    def _own(self, name: str, directory: int | None) -> None:
+    def _own(self, name: str, directory: int | None, kernel: set[int]) -> None:
         with contextlib.suppress(OSError):  # read-only places, names that are gone
             file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             try:
                 found = os.fstat(file)
+                if found.st_dev in kernel:
+                    return
                 uid, gid = (
                     own if number == 0 else number + self.first if number < SUBIDS and number != own else number
                     for number, own in ((found.st_uid, self.uid), (found.st_gid, self.gid))
