@@ -103,6 +103,10 @@ def test_what_the_parent_does_is_claimed() -> None:
     assert linux()["intelRdt"] == {"enabled": True, "schemata": True, "monitoring": True}
 
 
+def test_libseccomp_release_is_what_the_library_says() -> None:
+    assert features._release_in_name() in ("", features._release_said())
+
+
 def test_libseccomp_release_is_three_numbers() -> None:
     release = features.libseccomp_release()
     assert release == "" or [part.isdigit() for part in release.split(".")] == [True] * 3
