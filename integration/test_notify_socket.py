@@ -241,18 +241,18 @@ def test_without_a_mount_namespace(container: Container, manager: Manager) -> No
 def test_socket_is_open_to_all(container: Container, manager: Manager) -> None:
     """The socket has mode 0777 whatever the umask of the caller [P8]."""
     container.bundle.args("sleep 100", READY, "pause")
-    old = os.umask(0o077)
-    try:
-        container.create(env=manager.environment)
-        with container.runtime.spawn("start", container.id, env=manager.environment) as process:
-            directory = container.runtime.root / container.id / "notify"
-            wait_until(lambda: (directory / "notify.sock").exists() or process.poll() is not None)
-            if container.runtime.ours:
-                wait_until(lambda: stat.S_IMODE((directory / "notify.sock").stat().st_mode) == 0o777)
-                assert stat.S_IMODE(directory.stat().st_mode) == 0o755
-            assert process.wait(10) == 0
-    finally:
-        os.umask(old)
+
+    def closed() -> None:
+        os.umask(0o077)
+
+    container.create(env=manager.environment, preexec_fn=closed)
+    with container.runtime.spawn("start", container.id, env=manager.environment, preexec_fn=closed) as process:
+        directory = container.runtime.root / container.id / "notify"
+        wait_until(lambda: (directory / "notify.sock").exists() or process.poll() is not None)
+        if container.runtime.ours:
+            wait_until(lambda: stat.S_IMODE((directory / "notify.sock").stat().st_mode) == 0o777)
+            assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+        assert process.wait(10) == 0
 
 
 @pytest.mark.ours_only("socket addresses hold 107 bytes")

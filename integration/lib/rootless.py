@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from integration.lib.bundle import Bundle
 from integration.lib.runtime import Result, Runtime, run
 
 SUBIDS = 65536
+# Tests may take the search path away.
+SETPRIV, ENV = (shutil.which(name) or name for name in ("setpriv", "env"))
 TOP = Path(__file__).resolve().parent.parent.parent
 PLACES = [str(path) for path in (TOP / "ociruntime", TOP / ".venv") if path.exists()]
 FILES = ("passwd", "group", "subuid", "subgid")
@@ -39,12 +42,12 @@ class User:
 
     def prefix(self, *more: str, groups: str = "", clean: bool = True) -> list[str]:
         """What runs a command as this user. more: NAME=value. clean: with nothing else of ours."""
-        setpriv = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--inh-caps=-all", "--ambient-caps=-all"]
+        setpriv = [SETPRIV, f"--reuid={self.uid}", f"--regid={self.gid}", "--inh-caps=-all", "--ambient-caps=-all"]
         setpriv.append(f"--groups={groups}" if groups else "--clear-groups" if clean else "--keep-groups")
         names = [f"HOME={self.home}", f"XDG_RUNTIME_DIR={self.xdg}", f"USER={self.name}", *more]
         if clean:
             names = ["-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *names]
-        return [*setpriv, "env", *names]
+        return [*setpriv, ENV, *names]
 
     def run(self, *argv: str, **how: object) -> Result:
         """Run a command as this user, in its home."""
