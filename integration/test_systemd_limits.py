@@ -119,6 +119,20 @@ def test_update(limited: Container) -> None:
         systemctl("daemon-reload")
 
 
+@pytest.mark.ours_only("others write it one level below the scope only, or lose it")
+@pytest.mark.requires("v2:cpu")
+@pytest.mark.parametrize("nice", [-20, -3, 7, 19])
+def test_nice_weight_counts_among_siblings(container: Container, nice: int) -> None:
+    """The other form of the weight, too, and systemd knows it [B20, D13]."""
+    container.bundle.linux(resources={"unified": {"cpu.weight.nice": f"{nice}"}})
+    container.begin("pause")
+    scope = TOP / "system.slice" / unit_of(container)
+    for _ in range(2):
+        assert (scope / "cpu.weight.nice").read_text() == f"{nice}\n"
+        assert (scope / "cpu.weight").read_text().strip() == show(unit_of(container), "CPUWeight")["CPUWeight"]
+        systemctl("daemon-reload")
+
+
 @pytest.mark.ours_only("an update is all or nothing")
 def test_update_that_fails(limited: Container) -> None:
     """The unit keeps its properties [K13]."""

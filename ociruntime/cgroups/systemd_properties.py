@@ -44,6 +44,13 @@ _RATES = {
     "riops": "IOReadIOPSMax",
     "wiops": "IOWriteIOPSMax",
 }
+# The kernel's weights of the nice values from -20 to 19, where 1024 is the default (kernel/sched/core.c).
+_NICE = (
+    *(88761, 71755, 56483, 46273, 36291, 29154, 23254, 18705, 14949, 11916),
+    *(9548, 7620, 6100, 4904, 3906, 3121, 2501, 1991, 1586, 1277),
+    *(1024, 820, 655, 526, 423, 335, 272, 215, 172, 137),
+    *(110, 87, 70, 56, 45, 36, 29, 23, 18, 15),
+)
 # Below these releases systemd refuses the property.
 _SINCE = {
     "AllowedCPUs": 244,
@@ -148,6 +155,8 @@ def limits_v2(writes: "Iterable[CgroupWrite]", release: int) -> "list[Property]"
             _put(found, "TasksMax", "t", _bytes(value), pointer)
         elif file == "cpu.weight":
             _put(found, "CPUWeight", "t", _bytes(value), pointer)
+        elif file == "cpu.weight.nice":
+            _put(found, "CPUWeight", "t", weight_of_nice(value), pointer)
         elif file == "cpu.idle":
             if value == "1" and release >= _IDLE_SINCE:
                 _put(found, "CPUWeight", "t", 0, pointer)
@@ -213,6 +222,14 @@ def _bytes(text: str) -> "int | None":
     shift = _SIZES.get(text[-1:].upper(), 0)
     digits = text[:-1] if shift else text
     return int(digits) << shift if digits.isascii() and digits.isdigit() else None
+
+
+def weight_of_nice(text: str) -> "int | None":
+    """cpu.weight.nice -> cpu.weight, as the kernel shows it; None for what is no nice value."""
+    digits = text.removeprefix("-")
+    if not digits.isascii() or not digits.isdigit() or not -20 <= int(text) < 20:
+        return None
+    return (_NICE[int(text) + 20] * 100 + 512) // 1024
 
 
 def _cpu_max(found: "dict[str, Property]", text: str, pointer: str) -> None:

@@ -152,6 +152,11 @@ def test_release(version: str, release: int) -> None:
         ({"unified": {"cpu.max": "20000", "io.weight": "default 50", "cpuset.cpus": ""}},
          {"CPUQuotaPerSecUSec": 200000, "CPUQuotaPeriodUSec": 100000, "IOWeight": 50, "AllowedCPUs": b""}),
         ({"unified": {"pids.max": "many"}}, {}),
+        ({"unified": {"cpu.weight.nice": "0"}}, {"CPUWeight": 100}),
+        ({"unified": {"cpu.weight.nice": "-20"}}, {"CPUWeight": 8668}),
+        ({"unified": {"cpu.weight.nice": "19"}}, {"CPUWeight": 1}),
+        ({"unified": {"cpu.weight.nice": "20"}}, {}),
+        ({"unified": {"cpu.weight.nice": "-"}}, {}),
         (
             {"unified": {"io.latency": "8:0 target=75000\n8:16 target=max"}},
             {"IODeviceLatencyTargetUSec": [("/dev/block/8:0", 75000), ("/dev/block/8:16", INFINITY)]},
