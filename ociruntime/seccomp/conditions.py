@@ -43,8 +43,8 @@ def alternatives(args: "list[dict[str, Any]]") -> "list[list[dict[str, Any]]]":
 
 
 def _always(condition: "dict[str, Any]") -> bool:
-    """A mask of 0 that has to leave 0: libseccomp, too, treats this as no condition."""
-    return condition["op"] == "SCMP_CMP_MASKED_EQ" and not condition["value"] and not condition.get("valueTwo")
+    """A mask of 0: libseccomp, too, treats this as no condition."""
+    return condition["op"] == "SCMP_CMP_MASKED_EQ" and not condition["value"]
 
 
 def needs_care(rules: "list[Alternative]") -> bool:
@@ -83,7 +83,7 @@ def _condition(condition: "dict[str, Any]", after: int) -> "list[Instruction]":
     value_high, value_low = value >> 32, value & MASK32
     word = condition["op"]
     if word == "SCMP_CMP_MASKED_EQ":
-        two = int(condition.get("valueTwo") or 0)
+        two = int(condition.get("valueTwo") or 0) & value  # man seccomp_rule_add(3): the masked datum
         return [
             high,
             (AND_K, 0, 0, value_high),

@@ -186,6 +186,18 @@ def test_masked_equal() -> None:
 
 
 @needs_x86_64
+@pytest.mark.parametrize("beside", [[], [compare(1, "EQ", 7)]])
+def test_masked_equal_with_bits_outside_the_mask(beside: list[dict[str, Any]]) -> None:
+    """They do not matter, whether libseccomp decides (one list of conditions) or we do (several lists)."""
+    args = [{"index": 0, "value": 0xF0, "valueTwo": 0x13F, "op": "SCMP_CMP_MASKED_EQ"}, *beside]
+    rules: list[Any] = [("read", ALLOW, {"args": args}), ("openat2", ALLOW, {})]
+    if beside:
+        rules.insert(1, ("read", ALLOW, {"args": [compare(2, "EQ", 1), compare(3, "EQ", 1)]}))
+    program = compile_(section(*rules))
+    assert [run(program, X86_64, READ, [a, 7, 0, 0]) for a in (0x3F, 0x30, 0x40)] == [PERMIT, PERMIT, EPERM]
+
+
+@needs_x86_64
 def test_64_bit_values() -> None:
     args = [{"index": 5, "value": MASK64, "op": "SCMP_CMP_EQ"}]
     program = compile_(section(("read", ALLOW, {"args": args}), ("openat2", ALLOW, {})))

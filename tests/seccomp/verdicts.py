@@ -76,7 +76,7 @@ def holds(condition: dict[str, Any], args: list[int], mask: int) -> bool:
         "SCMP_CMP_EQ": actual == value,
         "SCMP_CMP_GE": actual >= value,
         "SCMP_CMP_GT": actual > value,
-        "SCMP_CMP_MASKED_EQ": actual & value == condition.get("valueTwo", 0) & mask,
+        "SCMP_CMP_MASKED_EQ": actual & value == condition.get("valueTwo", 0) & value,
     }[condition["op"]]
     return result
 
@@ -115,7 +115,7 @@ def expected(section: dict[str, Any], arch: int, nr: int, args: list[int], mask:
             continue
         conditions = rule.get("args") or []
         repeated = len({c["index"] for c in conditions}) < len(conditions)
-        always = [c["op"] == "SCMP_CMP_MASKED_EQ" and c["value"] == c.get("valueTwo", 0) == 0 for c in conditions]
+        always = [c["op"] == "SCMP_CMP_MASKED_EQ" and c["value"] == 0 for c in conditions]
         if (any if repeated else all)(always):
             return ret  # without conditions a rule is the whole answer
         if (any if repeated else all)(holds(c, args, mask) for c in conditions):
