@@ -252,7 +252,8 @@ int shim_mount_setattr(int dirfd, const char *path, unsigned int flags, uint64_t
    What failed is left in message ("fsconfig size\0"), the kernel's own words behind it ("Bad value for 'size'\0"). */
 int shim_new_filesystem(const char *type, const char *parameters, int n, char *message, size_t size);
 /* A user namespace without a process, with these maps (text of uid_map and gid_map): its fd. inside: a child of this
-   user namespace, whose IDs the maps speak of; -1: of the caller's. -errno; *failed: 0 clone, 1 uid_map, 2 gid_map,
+   user namespace, whose IDs the maps speak of, and whose root reaches us meanwhile: it must be nobody else's; -1: of the
+   caller's. -errno; *failed: 0 clone, 1 uid_map, 2 gid_map,
    3 the namespace's file, 4 joining inside. */
 int shim_new_userns(const char *uid_map, const char *gid_map, int inside, int *failed);
 int shim_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);

@@ -72,22 +72,29 @@ def lower(
         )
     own = namespaces.uid_ranges, namespaces.gid_ranges
     if made_inside(kind, options, namespaces, host):
-        return None if own == (uids, gids) else _within(uids, gids, own, at, "" if lists["uidMappings"] else place)
+        return None if own == (uids, gids) else _within(uids, gids, namespaces, at, "" if lists["uidMappings"] else place)
     if namespaces.new("user") and own == (uids, gids):
         return IdMap(recursive=recursive)
     return IdMap(uids, gids, recursive)
 
 
-def _within(uids: "Ranges", gids: "Ranges", own: "tuple[Ranges | None, Ranges | None]", at: str, place: str) -> IdMap:
-    """A mapping whose host IDs become the container's. place: of the option that has it, "": the mount's lists."""
+def _within(uids: "Ranges", gids: "Ranges", namespaces: "Namespaces", at: str, place: str) -> IdMap:
+    """A mapping whose host IDs become the container's. place: of the option that has it, "": the mount's lists.
+
+    To make it, a process of the runtime's joins the user namespace, and is in reach of who is root there. In a new one
+    that is nobody yet; in one that is joined it may be another container, which would reach the caller's files.
+    """
+    if namespaces.joined("user"):
+        raise UnsupportedError(
+            "an id-mapped file system in a user namespace that is joined",
+            "a runtime that runs as root",
+            pointer=place or f"{at}/uidMappings",
+        )
     found = []
-    for key, ranges, mapped in (("uidMappings", uids, own[0]), ("gidMappings", gids, own[1])):
-        if mapped is None:
-            raise UnsupportedError(
-                "an id-mapped file system in a user namespace that is joined",
-                "a runtime that runs as root",
-                pointer=place or f"{at}/{key}",
-            )
+    for key, ranges, mapped in (
+        ("uidMappings", uids, namespaces.uid_ranges or ()),
+        ("gidMappings", gids, namespaces.gid_ranges or ()),
+    ):
         pieces: list[tuple[int, int, int]] = []
         inverse = tuple((outside, first, size) for first, outside, size in mapped)
         for index, entry in enumerate(ranges):

@@ -157,8 +157,10 @@ def test_mappings_of_new_file_systems_of_ordinary_users(lowered: Lower) -> None:
         assert caught.value.pointer == f"/mounts/0/{pointer}"
 
 
-def test_mappings_in_a_joined_user_namespace_of_ordinary_users(lowered: Lower) -> None:
-    linux: dict[str, Any] = {"namespaces": [{"type": "mount"}, {"type": "user", "path": "/proc/1/ns/user"}]}
+@pytest.mark.parametrize("known", [{}, lists((0, 1000, 1), (1, 200000, 9))])
+def test_mappings_in_a_joined_user_namespace_of_ordinary_users(lowered: Lower, known: dict[str, Any]) -> None:
+    """Also with the mappings that it has: who is root there could reach the process that makes another one."""
+    linux = {"namespaces": [{"type": "mount"}, {"type": "user", "path": "/proc/1/ns/user"}], **known}
     with pytest.raises(UnsupportedError) as caught:
         lowered({"mounts": [{**TMPFS, **lists((0, 1, 1))}], "linux": linux}, host=USER)
     assert caught.value.pointer == "/mounts/0/uidMappings"
