@@ -106,7 +106,8 @@ def test_id_is_free_again(container: Container) -> None:
 @pytest.mark.parametrize("flags", [[], ["--force"]])
 def test_directory_without_state(runtime: Runtime, leaks: Leaks, flags: list[str]) -> None:
     """A state directory without a state file is removed; without --force that is still an error [K7]."""
-    (runtime.root / "hollow").mkdir(parents=True, exist_ok=True)
+    runtime.root.mkdir(parents=True, exist_ok=True)
+    (runtime.root / "hollow").mkdir(0o711)
     result = runtime("delete", *flags, "hollow")
     assert (result.code == 0) == bool(flags)
     if not flags:
@@ -133,6 +134,24 @@ def test_directory_of_somebody_else(runtime: Runtime, tmp_path: Path, name: str,
         assert str(mine) in result.error or name in result.error
 
 
+@pytest.mark.ours_only("K7: crun removes what is in a directory without a container")
+@pytest.mark.parametrize("flags", [[], ["--force"]])
+@pytest.mark.parametrize("name", ["config.json", "notify/data", "state.json/data", "exec.fifo", ""])
+def test_directory_with_names_of_ours(runtime: Runtime, tmp_path: Path, name: str, flags: list[str]) -> None:
+    """A bundle has a config.json, too; what looks like a container's by name alone stays as it is [K7]."""
+    other = runtime.elsewhere(tmp_path / "home")
+    mine = tmp_path / "home" / "alice" / name
+    mine.parent.mkdir(parents=True)
+    if name:
+        mine.parent.parent.chmod(0o711)
+        mine.parent.chmod(0o711)
+        mine.write_text("{}")
+    else:
+        mine.mkdir()
+    other("delete", *flags, "alice")
+    assert mine.exists()
+
+
 @pytest.mark.ours_only("K7, S1: a torn state file is cleaned by delete --force")
 @pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b'{"version": 999}', b"\xff\xfe"])
 def test_torn_state(container: Container, leaks: Leaks, give: Give, content: bytes) -> None:
@@ -141,7 +160,8 @@ def test_torn_state(container: Container, leaks: Leaks, give: Give, content: byt
     container.wait()
     container.delete()
     directory = container.runtime.root / container.id
-    directory.mkdir()
+    directory.mkdir(0o711)
+    (directory / "state.json").touch(0o600)
     (directory / "state.json").write_bytes(content)
     give(directory)
     result = container.delete("--force")

@@ -72,7 +72,9 @@ def lower(
         )
     own = namespaces.uid_ranges, namespaces.gid_ranges
     if made_inside(kind, options, namespaces, host):
-        return None if own == (uids, gids) else _within(uids, gids, namespaces, at, "" if lists["uidMappings"] else place)
+        return (
+            None if own == (uids, gids) else _within(uids, gids, namespaces, at, "" if lists["uidMappings"] else place)
+        )
     if namespaces.new("user") and own == (uids, gids):
         return IdMap(recursive=recursive)
     return IdMap(uids, gids, recursive)

@@ -30,8 +30,8 @@ STATE_LIMIT = 16 * 1024 * 1024
 
 CONFIG_FILE = "config.json"
 FIFO = "exec.fifo"
-# All that a container's directory ever holds; "notify" is notify_socket's.
-_NAMES = frozenset((STATE_FILE, f".{STATE_FILE}", CONFIG_FILE, FIFO, "notify"))
+# All that a container's directory ever holds, and the type of it (inode(7)); "notify" is notify_socket's.
+_NAMES = {STATE_FILE: 0o100000, f".{STATE_FILE}": 0o100000, CONFIG_FILE: 0o100000, FIFO: 0o010000, "notify": 0o040000}
 
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _ROOT = posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
@@ -359,12 +359,30 @@ class StateDir:
     def foreign(self) -> str:
         """The path of something in the directory that no container has; "" if there is none.
 
-        The state root may be any directory that somebody has named: what is not ours is not removed from it.
+        The state root may be any directory that somebody has named, one with bundles say: what is not ours is not
+        removed from it. A name alone says little: others can list no directory and read no file of ours.
         """
+        if posix.fstat(self.fd).st_mode & 0o066:
+            return self.path
         for name in sorted(posix.listdir(self.fd)):
-            if name not in _NAMES:
+            mode = posix.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode
+            kind = mode & 0o170000
+            if kind != _NAMES.get(name) or (kind == 0o100000 and mode & 0o077) or self._is_full(name, kind):
                 return f"{self.path}/{name}"
         return ""
+
+    def _is_full(self, name: str, kind: int) -> bool:
+        """Whether this is a directory with more than a socket in it."""
+        if kind != 0o040000:
+            return False
+        fd = posix.open(name, _DIRECTORY, dir_fd=self.fd)
+        try:
+            for below in posix.listdir(fd):
+                if posix.stat(below, dir_fd=fd, follow_symlinks=False).st_mode & 0o170000 != 0o140000:
+                    return True
+            return False
+        finally:
+            posix.close(fd)
 
     def remove(self) -> None:
         """Remove the directory and all below it. The state file goes last: a killed removal can be repeated."""

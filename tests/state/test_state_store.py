@@ -2,6 +2,7 @@
 
 import os
 import posix
+import socket
 import stat
 import threading
 import time
@@ -333,8 +334,28 @@ def test_foreign(root: StateRoot) -> None:
         directory.make_fifo(os.geteuid(), os.getegid())
         os.mkdir(f"{directory.path}/notify")
         assert directory.foreign() == ""
+        with socket.socket(socket.AF_UNIX) as notify:
+            notify.bind(f"{directory.path}/notify/notify.sock")
+        assert directory.foreign() == ""
         Path(f"{directory.path}/status").touch()
         assert directory.foreign() == f"{directory.path}/status"
+
+
+@pytest.mark.parametrize("name", ["config.json", "state.json", ".state.json", "exec.fifo", "notify"])
+def test_foreign_by_our_names(root: StateRoot, name: str) -> None:
+    """A bundle has a config.json as well, and anything may be called notify."""
+    with root.reserve("web") as directory:
+        path = Path(f"{directory.path}/{name}")
+        for make in (path.touch, lambda: path.symlink_to("/"), lambda: (path.mkdir(), (path / "file").touch())):
+            make()
+            assert directory.foreign() == str(path)
+            if path.is_dir() and not path.is_symlink():
+                (path / "file").unlink()
+                path.rmdir()
+            else:
+                path.unlink()
+        os.chmod(directory.path, 0o755)
+        assert directory.foreign() == directory.path
 
 
 def test_state_file_of_absurd_size(root: StateRoot) -> None:
