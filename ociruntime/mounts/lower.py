@@ -474,6 +474,8 @@ def _new(
             _read_only_last(context, destination, at)
     layered = kind == "overlay" and any(_too_long(value) for key, value, _ in options.data if key in DIRECTORIES)
     for key, value, place in options.data:
+        if not key or key[0] == ":":  # what the init process knows as something else (shim.h, OP_MOUNT)
+            raise ConfigError(f"'{key}' is no option of any file system", pointer=f"{at}/options/{place}")
         is_id = kind in ("devpts", "tmpfs") and key in ("uid", "gid") and value.isdecimal()
         if is_id and mapping is None and not context.namespaces.maps(key, int(value)):
             raise ConfigError(

@@ -411,6 +411,15 @@ def test_a_bind_keeps_the_propagation_it_asks_for(lowered: Lower) -> None:
     assert result.setup[0].args[2:] == (MS_SLAVE | MS_REC, 0)
 
 
+@pytest.mark.parametrize("option", [":", ":=/etc", "::=/etc", ":a=/etc", "=/etc", "="])
+def test_options_that_the_plan_has_for_itself(lowered: Lower, option: str) -> None:
+    """They would be opened, and their fd be the value of the next one."""
+    entry = {"destination": "/d", "type": "tmpfs", "options": [option, "size=1m"]}
+    with pytest.raises(ConfigError, match="is no option of any file system") as caught:
+        lowered({"mounts": [entry]})
+    assert caught.value.pointer == "/mounts/0/options/0"
+
+
 def test_unknown_propagation(lowered: Lower) -> None:
     with pytest.raises(ConfigError) as caught:
         lowered({"linux": {"rootfsPropagation": "loud"}})
