@@ -5,6 +5,9 @@ import posix
 from ociruntime.errors import StepError
 
 _FLAGS = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+# These mean what the caller has open, files too.
+_OWN_FDS = ("/proc/", "/dev/fd/", "/dev/std")
+_REPLACED = (0o100000, 0o040000)
 _IN_PLACE = posix.O_WRONLY | posix.O_APPEND | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
 
 
@@ -16,8 +19,7 @@ def write(path: str, pid: int) -> bool:
     the command fails later. Raises StepError.
     """
     try:
-        if _is_special(path):
-            _put(posix.open(path, _IN_PLACE), pid)
+        if _is_special(path) and _put_in_place(path, pid):
             return False
         slash = path.rfind("/") + 1
         temporary = f"{path[:slash]}.{path[slash:]}"
@@ -46,12 +48,22 @@ def remove(path: str) -> None:
 
 
 def _is_special(path: str) -> bool:
-    if path.startswith(("/proc/", "/dev/fd/", "/dev/std")):
+    if path.startswith(_OWN_FDS):
         return True
     try:
-        return posix.stat(path).st_mode & 0o170000 not in (0o100000, 0o040000)
+        return posix.stat(path).st_mode & 0o170000 not in _REPLACED
     except OSError:
         return False
+
+
+def _put_in_place(path: str, pid: int) -> bool:
+    """Whether that was done: somebody may have put a link to a file of others in its place meanwhile."""
+    fd = posix.open(path, _IN_PLACE)
+    if not path.startswith(_OWN_FDS) and posix.fstat(fd).st_mode & 0o170000 in _REPLACED:
+        posix.close(fd)
+        return False
+    _put(fd, pid)
+    return True
 
 
 def _put(fd: int, pid: int) -> None:

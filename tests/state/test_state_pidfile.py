@@ -70,6 +70,20 @@ def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["fifo", "target"]
 
 
+def test_what_becomes_a_file_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may write to the directory of the pid file cannot lead us to a file of others."""
+    canary = tmp_path / "canary"
+    canary.write_text("untouched")
+    (tmp_path / "pid").symlink_to(canary)
+    device = os.stat("/dev/null")
+    with monkeypatch.context() as patch:
+        patch.setattr("posix.stat", lambda _: device)
+        written = pidfile.write(str(tmp_path / "pid"), 77)
+    assert written
+    assert canary.read_text() == "untouched"
+    assert (tmp_path / "pid").read_text() == "77"
+
+
 def test_remove(tmp_path: Path) -> None:
     pidfile.write(str(tmp_path / "pid"), 1)
     for _ in range(2):
