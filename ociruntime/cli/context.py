@@ -39,7 +39,7 @@ def _climbed(path: str) -> str:
     if start < len("/.."):
         return path
     try:
-        fd = posix.open(path[:start], posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        fd = posix.open(path[:start], posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except OSError:
         return path
     try:

@@ -1,6 +1,8 @@
 """Where the state root is, and the global options that are words (rows G2, G6, G7)."""
 
+import errno
 import os
+import posix
 import stat
 from pathlib import Path
 
@@ -43,6 +45,21 @@ def test_absolute_behind_a_symlink(tmp_path: Path, path: str, result: str) -> No
     (tmp_path / "real" / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real/deep")
     assert absolute(f"{tmp_path}/{path}") == f"{tmp_path}/{result}"
+
+
+def test_absolute_through_a_directory_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel goes through it, and so must we: as text, ".." would lead elsewhere."""
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/deep")
+    real_open = posix.open
+
+    def closed(path: str, flags: int) -> int:
+        if not flags & posix.O_PATH:
+            raise PermissionError(errno.EACCES, "no", path)
+        return real_open(path, flags)
+
+    monkeypatch.setattr("posix.open", closed)
+    assert absolute(f"{tmp_path}/link/../x") == f"{tmp_path}/real/x"
 
 
 def test_absolute_from_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
