@@ -63,6 +63,11 @@ def read(path: str, *, pipe: bool = False) -> bytes:
     try:
         kind = posix.fstat(fd).st_mode & _TYPE_MASK
         if pipe and kind == _FIFO:
+            from select import POLLIN, poll
+
+            waiting = poll()
+            waiting.register(fd, POLLIN)
+            waiting.poll()  # a read takes it for ended while nobody has opened it to write yet
             posix.set_blocking(fd, True)
         elif kind != _REGULAR:
             raise ConfigError("is not a regular file", path=path)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,23 @@ def test_read_does_not_wait_for_a_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(ConfigError, match="not a regular file"):
         load.read(str(tmp_path / "config.json"))
+
+
+def test_read_waits_for_who_writes_to_a_fifo(tmp_path: Path) -> None:
+    """Also when it is opened for writing only later, and closed before we read."""
+    fifo = tmp_path / "process.json"
+    os.mkfifo(fifo)
+
+    def write() -> None:
+        time.sleep(0.05)
+        writer = os.open(fifo, os.O_RDWR)  # does not wait for a reader
+        os.write(writer, b"{}")
+        os.close(writer)
+
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(write)
+        assert load.read(str(fifo), pipe=True) == b"{}"
+        writing.result()
 
 
 def test_read_from_a_pipe() -> None:
