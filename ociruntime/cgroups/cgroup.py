@@ -238,8 +238,11 @@ class Cgroup:
         self.mark = ""
 
     def _take_over(self, directory: str) -> None:
-        """What a container that has ended has made, and we use from now on, is ours to remove."""
-        for name in _MARKS:
+        """What a container that has ended has made, and we use from now on, is ours to remove.
+
+        Who owns the directory may have written the second mark: it counts when that is us.
+        """
+        for name in _MARKS if posix.stat(directory).st_uid == posix.geteuid() else _MARKS[:1]:
             try:
                 levels = int(posix.getxattr(directory, name).rpartition(b" ")[2])
             except (OSError, ValueError):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import posix
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +131,16 @@ def test_next_container_in_the_cgroup_of_one_that_has_ended(
         (tmp_path / path / "file").unlink()
     again(second.saved()).remove()
     assert tree(tmp_path) == before
+
+
+def test_mark_that_an_owner_has_forged(
+    tmp_path: Path, marks: "dict[tuple[str, str], bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory of an ordinary user does not tell what to remove [D17]."""
+    (tmp_path / "a/web").mkdir(parents=True)
+    marks[f"{tmp_path}/a/web", "user.ociruntime"] = b"x 9"
+    monkeypatch.setattr("posix.geteuid", lambda: os.geteuid() + 1)
+    assert created(v2_host(tmp_path)).saved()["made"] == []
 
 
 def test_a_cgroup_that_stays_loses_the_mark(
