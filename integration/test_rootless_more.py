@@ -130,9 +130,9 @@ def test_features(runtime: Runtime, alice: User) -> None:
 
 
 def nested(container: Container, script: str, *options: str) -> None:
-    """From now on the runtime runs as root of a user namespace of the user's own, after script."""
+    """From now on the runtime runs as root of a user namespace of the user's own, if script has worked there."""
     runtime = container.runtime
-    runtime.prefix = [*runtime.prefix, "unshare", "-U", "-r", *options, "sh", "-c", f'{script}; exec "$@"', "sh"]
+    runtime.prefix = [*runtime.prefix, "unshare", "-U", "-r", *options, "sh", "-c", f'{script} && exec "$@"', "sh"]
     container.bundle.linux(
         uidMappings=[{"containerID": 0, "hostID": 0, "size": 1}],
         gidMappings=[{"containerID": 0, "hostID": 0, "size": 1}],
