@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -129,3 +132,54 @@ def test_at_any_moment(container: Container, leaks: Leaks) -> None:
             assert not (container.runtime.root / container.id).exists()
     leaks.check()
     assert interrupted
+
+
+def calls_of(container: Container, verb: str, *flags: str) -> list[tuple[str, int]]:
+    """The system calls of one command, in order: (name, how many times so far)."""
+    trace = container.bundle.path / "trace"
+    container.bundle.write()
+    traced = container.runtime.within(["strace", "-qq", "-o", str(trace)])
+    words = ["--bundle", str(container.bundle.path), "--pid-file", str(container.pid_file), *flags, container.id]
+    traced(verb, *words).ok()
+    took_place(container)
+    seen: collections.Counter[str] = collections.Counter()
+    calls = []
+    for line in trace.read_text(errors="replace").splitlines():
+        if match := re.match(r"([a-z0-9_]+)\(", line):
+            seen[match[1]] += 1
+            calls.append((match[1], seen[match[1]]))
+    return calls
+
+
+def took_place(container: Container) -> None:
+    """The command says that there is a container now: there is, and it is removed."""
+    container.pid = int(container.pid_file.read_text())
+    assert container.state()["id"] == container.id
+    container.delete("--force")
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(container.pid, 0)
+    container.pid_file.unlink()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize(("verb", "flags"), [("create", ()), ("run", ("--detach",))])
+def test_at_every_system_call(container: Container, leaks: Leaks, verb: str, flags: tuple[str, ...]) -> None:
+    """A signal in front of any of the last calls, or of every fifth before: all of it was done, or nothing is left."""
+    container.bundle.config["process"]["args"] = [PROBE, "sleep", "60000"]
+    calls = calls_of(container, verb, *flags)
+    chosen = calls[:-60:5] + calls[-60:]
+    codes = set()
+    for name, number in chosen:
+        injection = ["strace", "-qq", "-o", "/dev/null", "-e", f"inject={name}:signal=TERM:when={number}"]
+        words = ["--bundle", str(container.bundle.path), "--pid-file", str(container.pid_file), *flags, container.id]
+        result = container.runtime.within(injection)(verb, *words)
+        codes.add(result.code)
+        where = f"TERM at {name} number {number} of {len(calls)} calls: {result!r}"
+        if result.code == 0:
+            took_place(container)
+        else:
+            assert result.code == 128 + signal.SIGTERM, where
+            assert not container.pid_file.exists(), where
+            assert not (container.runtime.root / container.id).exists(), where
+            leaks.check()
+    assert codes == {0, 128 + signal.SIGTERM}

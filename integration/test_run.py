@@ -160,10 +160,24 @@ def test_chatter_signals_are_not_forwarded(container: Container) -> None:
 def test_failure_is_not_silent(container: Container, leaks: Leaks) -> None:
     """When the container cannot be made, run fails with a message and leaves nothing [K3]."""
     container.bundle.process(args=["/no/such/program"])
-    result = container.run()
+    result = container.run("--pid-file", str(container.pid_file))
     assert result.code not in (0, 125 if container.runtime.ours else 0)
     assert "no such file or directory" in result.error.lower() or "not found" in result.error.lower()
     leaks.check()
+    assert not container.pid_file.exists() or container.runtime.name == "crun"
+
+
+@pytest.mark.ours_only("H4: a failed poststart hook ends the container; R and C log it")
+@pytest.mark.parametrize("flags", [(), ("--detach",)])
+def test_poststart_hook_fails(container: Container, leaks: Leaks, flags: tuple[str, ...]) -> None:
+    """The container ran already, and a pid file told of it: both are gone when run fails [K3, H4]."""
+    container.bundle.args("pause")
+    container.bundle.merge({"hooks": {"poststart": [{"path": "/bin/false"}]}})
+    result = container.run(*flags, "--pid-file", str(container.pid_file))
+    assert result.code == 1
+    assert "/hooks/poststart/0" in result.error
+    leaks.check()
+    assert not container.pid_file.exists()
 
 
 def test_state_while_running(container: Container) -> None:

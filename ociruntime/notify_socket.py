@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ociruntime.log import Log
+    from ociruntime.shim.calls import Held
 
 DIRECTORY = "notify"
 SOCKET = "notify.sock"
@@ -118,28 +119,32 @@ class Proxy:
             posix.close(self._fd)
             self._fd = -1
 
-    def relay(self, pidfd: int, main_pid: int, log: "Log") -> None:
+    def relay(self, pidfd: int, main_pid: int, log: "Log", held: "Held | None" = None) -> None:
         """Wait until the program is ready, or the process of pidfd has ended; tell the service manager.
 
-        main_pid: whom the service manager is to watch from then on.
+        main_pid: whom the service manager is to watch from then on. held: signals that end the waiting: SignalError.
         """
-        line = self._await_ready(pidfd)
+        line = self._await_ready(pidfd, held)
         if not line:
             log.warning("the container has ended before it said that it is ready")
             return
         try:
             self._outside.send(line + b"\n")
             self._outside.send(b"MAINPID=%d\n" % main_pid)
-            self._barrier(log)
+            self._barrier(log, held)
         except OSError as error:
             log.warning(f"NOTIFY_SOCKET: cannot tell that the container is ready: {error}, ignoring")
 
-    def _await_ready(self, pidfd: int) -> bytes:
+    def _await_ready(self, pidfd: int, held: "Held | None") -> bytes:
         waiting = poll()
         waiting.register(self._inside.fileno(), POLLIN)
         waiting.register(pidfd, POLLIN)
+        if held is not None:
+            waiting.register(held.fd, POLLIN)
         while True:
             ended = pidfd in [fd for fd, _ in waiting.poll()]
+            if held is not None:
+                held.check()
             while True:
                 try:
                     line = ready_line(self._inside.recv(4096))
@@ -150,8 +155,8 @@ class Proxy:
             if ended:
                 return b""
 
-    def _barrier(self, log: "Log") -> None:
-        """Stay until the service manager has read all of that, at most 30 s: until then it watches us."""
+    def _barrier(self, log: "Log", held: "Held | None") -> None:
+        """Stay until the service manager has read all of that, at most 30 s or until a signal comes: it watches us."""
         from _socket import SCM_RIGHTS, SOL_SOCKET
         from _struct import pack
 
@@ -163,6 +168,8 @@ class Proxy:
                 posix.close(writer)
             waiting = poll()
             waiting.register(reader, 0)  # POLLHUP comes unasked
+            if held is not None:
+                waiting.register(held.fd, POLLIN)
             if not waiting.poll(BARRIER_MS):
                 log.warning("the service manager does not answer BARRIER=1, ignoring")
         finally:

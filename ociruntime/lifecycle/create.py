@@ -44,9 +44,10 @@ class CreateRequest:
 
     pid_file: path or "". preserve_fds: how many fds from 3 on go to the container; the first listen_fds of them are
     sockets of the caller's service manager, listen_names their names. notify_socket: the caller's, or "".
-    interruptible: HUP, INT and TERM of the calling thread undo all; also_held: bit n-1: signal n too, though the caller
-    has blocked it. trace: collect the time of each op. detach: nobody stays to hold a terminal. console_socket,
-    pidfd_socket: paths, or "". fail_op, fail_errno: fault injection for tests, see shim.encode.
+    interruptible: HUP, INT and TERM of the calling thread undo all; final: those that come too late for that stay
+    blocked; also_held: bit n-1: signal n too, though the caller has blocked it. trace: collect the time of each op.
+    detach: nobody stays to hold a terminal. console_socket, pidfd_socket: paths, or "".
+    fail_op, fail_errno: fault injection for tests, see shim.encode.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class CreateRequest:
         "detach",
         "fail_errno",
         "fail_op",
+        "final",
         "interruptible",
         "listen_fds",
         "listen_names",
@@ -87,6 +89,7 @@ class CreateRequest:
         listen_names: str = "",
         notify_socket: str = "",
         interruptible: bool = False,
+        final: bool = False,
         trace: bool = False,
         fail_op: int = -1,
         fail_errno: int = 5,
@@ -105,6 +108,7 @@ class CreateRequest:
         self.listen_names = listen_names
         self.notify_socket = notify_socket
         self.interruptible = interruptible
+        self.final = final
         self.also_held = 0
         self.trace = trace
         self.fail_op = fail_op
@@ -120,16 +124,18 @@ class CreateRequest:
 
 class Created:
     """The result. pidfd: the init process; master: its terminal's, or -1: the caller's to close.
+    pid_file: "", or a file that was made and goes with the container if the command fails later.
     trace: (op, start ns, end ns) if asked for. phases: (what the parent had done, ns); both by CLOCK_MONOTONIC.
     """
 
-    __slots__ = ("master", "phases", "pid", "pidfd", "state", "trace")
+    __slots__ = ("master", "phases", "pid", "pid_file", "pidfd", "state", "trace")
 
     def __init__(
         self,
         state: State,
         pidfd: int,
         master: int,
+        pid_file: str,
         trace: "list[tuple[Op, int, int]]",
         phases: "list[tuple[str, int]]",
     ) -> None:
@@ -137,12 +143,16 @@ class Created:
         self.pid = state.pid
         self.pidfd = pidfd
         self.master = master
+        self.pid_file = pid_file
         self.trace = trace
         self.phases = phases
 
 
-def create(runtime: "Runtime", request: CreateRequest) -> Created:
-    """Create a container. On any failure nothing is left: process, cgroup, mount, state directory, pid file."""
+def create(runtime: "Runtime", request: CreateRequest, held: "calls.Held | None" = None) -> Created:
+    """Create a container. On any failure nothing is left: process, cgroup, mount, state directory, pid file.
+
+    held: the caller's, who also lets them go; else they are held here if request.interruptible.
+    """
     phases = [("begin", monotonic_ns())]
     config, data = load.load(request.config_file or f"{request.bundle}/config.json")
     validate.name_ignored(config, runtime.log)
@@ -157,7 +167,10 @@ def create(runtime: "Runtime", request: CreateRequest) -> Created:
     extras = _extras(config, facts, spaces, request.container_id)
     cgroup = manager.choose(facts, config, request.container_id, driver=runtime.cgroup_manager)
     undo = Undo()
-    held = calls.Held(request.also_held) if request.interruptible else None
+    own = held is None and request.interruptible
+    if own:
+        held = calls.Held(request.also_held)
+    done = False
     try:
         directory = runtime.states.reserve(request.container_id)
         undo.add(STATE, directory.remove)
@@ -165,14 +178,17 @@ def create(runtime: "Runtime", request: CreateRequest) -> Created:
             creation = _Creation(
                 runtime, request, config, facts, spaces, cgroup, directory, undo, rootfs, extras, phases, held
             )
-            return creation.run(data)
+            created = creation.run(data)
+            done = True
+            return created
         except BaseException:
             undo.run(runtime.log)
             raise
         finally:
             directory.close()
     finally:
-        if held is not None:
+        # Of a signal that is let through now the caller dies, as if nothing had been made.
+        if held is not None and own and not (done and request.final):
             held.close()
 
 
@@ -216,6 +232,7 @@ class _Creation:
         "lowered",
         "master",
         "phases",
+        "pid_file",
         "pidfd_socket",
         "request",
         "root_id",
@@ -255,6 +272,7 @@ class _Creation:
         self.rootfs, self.root_id = rootfs
         self.extras = extras
         self.master = -1
+        self.pid_file = ""
         self.console: FdSocket | None = None
         self.pidfd_socket: FdSocket | None = None
 
@@ -354,7 +372,7 @@ class _Creation:
         if self.log.debugging:
             for (_, start), (name, end) in zip(self.phases, self.phases[1:], strict=False):
                 self.log.debug(f"{name}: {(end - start) // 1000} us")
-        return Created(self.state, child.take_pidfd(), master, child.trace, self.phases)
+        return Created(self.state, child.take_pidfd(), master, self.pid_file, child.trace, self.phases)
 
     def _first_state(self) -> State:
         linux = self.config.get("linux") or {}
@@ -592,4 +610,5 @@ class _Creation:
         self.directory.save(state)
         path = self.request.pid_file
         if path and pidfile.write(path, state.pid):
+            self.pid_file = path
             self.undo.add("the pid file", lambda: pidfile.remove(path))

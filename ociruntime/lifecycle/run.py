@@ -4,6 +4,7 @@ import posix
 
 from ociruntime.lifecycle import create, delete, foreground, start
 from ociruntime.shim import calls
+from ociruntime.state import pidfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ def run(runtime: "Runtime", request: "create.CreateRequest", *, keep: bool, subr
     keep: do not delete it afterwards. subreaper: orphans of a container without a PID namespace come to us.
     """
     if request.detach:
-        created = create.create(runtime, request)
-        posix.close(created.pidfd)
-        _start(runtime, request)
+        _detached(runtime, request)
         return 0
     if subreaper:
         calls.set_subreaper(True)
@@ -26,7 +25,7 @@ def run(runtime: "Runtime", request: "create.CreateRequest", *, keep: bool, subr
         request.also_held = signals.blocked()
         created = create.create(runtime, request)
         try:
-            _start(runtime, request)
+            _start(runtime, request, created)
             code = foreground.wait(created.pid, created.pidfd, created.master, signals)
         finally:
             posix.close(created.pidfd)
@@ -41,10 +40,32 @@ def run(runtime: "Runtime", request: "create.CreateRequest", *, keep: bool, subr
         return code
 
 
-def _start(runtime: "Runtime", request: "create.CreateRequest") -> None:
+def _detached(runtime: "Runtime", request: "create.CreateRequest") -> None:
+    held = calls.Held() if request.interruptible else None
+    done = False
+    try:
+        created = create.create(runtime, request, held)
+        posix.close(created.pidfd)
+        _start(runtime, request, created, held)
+        done = True
+    finally:
+        if held is not None and not (done and request.final):
+            held.close()
+
+
+def _start(
+    runtime: "Runtime",
+    request: "create.CreateRequest",
+    created: "create.Created",
+    held: "calls.Held | None" = None,
+) -> None:
     container_id = request.container_id
     try:
-        start.start(runtime, container_id, notify_socket=request.notify_socket, foreground=not request.detach)
+        start.start(
+            runtime, container_id, notify_socket=request.notify_socket, foreground=not request.detach, held=held
+        )
     except BaseException:
+        if created.pid_file:
+            pidfile.remove(created.pid_file)
         delete.delete(runtime, container_id, force=True)
         raise

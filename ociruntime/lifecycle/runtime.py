@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         notify_socket: the service manager's, see start(); for create it only matters that there is one.
         interruptible: HUP, INT and TERM of the calling thread are held back until create is done or, when one comes,
         undone: SignalError. Without it they do what they do; what an exception of a handler interrupts is undone, too.
+        final: the caller ends right after; those that come when all is done stay blocked, so that its exit tells that.
         """
 
         pid_file: str | None
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         listen_names: str
         notify_socket: str
         interruptible: bool
+        final: bool
 
 
 CGROUP_MANAGERS = ("cgroupfs", "systemd", "disabled")

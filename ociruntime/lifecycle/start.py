@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ociruntime.lifecycle.runtime import Runtime
     from ociruntime.log import Log
     from ociruntime.notify_socket import Proxy
+    from ociruntime.shim.calls import Held
     from ociruntime.state.model import State
     from ociruntime.state.store import StateDir
 
@@ -31,11 +32,19 @@ _REFUSED = {
 _DEAD = "cannot start a container: container process is already dead"
 
 
-def start(runtime: "Runtime", container_id: str, *, notify_socket: str = "", foreground: bool = False) -> None:
+def start(
+    runtime: "Runtime",
+    container_id: str,
+    *,
+    notify_socket: str = "",
+    foreground: bool = False,
+    held: "Held | None" = None,
+) -> None:
     """Run the container's program. Raises StateError unless it is created; HookError, StepError when it cannot run.
 
     notify_socket: that of the caller's service manager. Then start ends when the program says that it is ready (or is
     dead); in the foreground a thread tells the service manager, whose main process is us and not the container's.
+    held: signals that end the waiting for the program, for hooks and for the service manager's answer: SignalError.
     """
     with runtime.states.open(container_id) as directory:
         directory.lock()
@@ -48,12 +57,14 @@ def start(runtime: "Runtime", container_id: str, *, notify_socket: str = "", for
         notify = _notify(runtime, directory, pid, notify_socket) if notify_socket else None
         try:
             try:
-                _release(state, directory, pid)
+                _release(state, directory, pid, held)
             except HookError:
                 _destroy(runtime, container_id, directory)
                 raise
             if state.hooks:
-                _poststart(runtime, state, directory, pid)
+                _poststart(runtime, state, directory, pid, held)
+            if held is not None:
+                held.check()
         except BaseException:
             if notify is not None:
                 notify.close()
@@ -64,7 +75,7 @@ def start(runtime: "Runtime", container_id: str, *, notify_socket: str = "", for
 
             start_new_thread(notify.run, (posix.getpid(),))
         else:
-            notify.run(pid)
+            notify.run(pid, held)
 
 
 def _notify(runtime: "Runtime", directory: "StateDir", pid: int, service: str) -> "_Notify | None":
@@ -95,10 +106,10 @@ class _Notify:
         self.pidfd = pidfd
         self.log = log
 
-    def run(self, main_pid: int) -> None:
+    def run(self, main_pid: int, held: "Held | None" = None) -> None:
         """Until the program is ready or dead. main_pid: whom the service manager is to watch."""
         try:
-            self.proxy.relay(self.pidfd, main_pid, self.log)
+            self.proxy.relay(self.pidfd, main_pid, self.log, held)
         finally:
             self.close()
 
@@ -108,7 +119,7 @@ class _Notify:
         posix.close(self.pidfd)
 
 
-def _release(state: "State", directory: "StateDir", pid: int) -> None:
+def _release(state: "State", directory: "StateDir", pid: int, held: "Held | None") -> None:
     """The handshake over exec.fifo."""
     try:
         pidfd = posix.pidfd_open(pid)
@@ -122,7 +133,7 @@ def _release(state: "State", directory: "StateDir", pid: int) -> None:
         fifo = directory.open_fifo(posix.O_RDONLY | posix.O_NONBLOCK)
         # That has let the init process go, whatever happens to us now: the container is not "created" any more.
         directory.remove_fifo()
-        report = _read_to_end(fifo, pidfd)
+        report = _read_to_end(fifo, pidfd, held)
     except OSError as error:
         raise StepError(
             "cannot open the start fifo", path=f"{directory.path}/exec.fifo", errno=error.errno or 0
@@ -137,14 +148,18 @@ def _release(state: "State", directory: "StateDir", pid: int) -> None:
         raise _failure(state, report[1:])
 
 
-def _read_to_end(fifo: int, pidfd: int) -> bytes:
+def _read_to_end(fifo: int, pidfd: int, held: "Held | None") -> bytes:
     """All that comes through the fifo until its writer closes it, or dies before it has opened it."""
     waiting = poll()
     waiting.register(fifo, POLLIN)
     waiting.register(pidfd, POLLIN)
+    if held is not None:
+        waiting.register(held.fd, POLLIN)
     data = b""
     while True:
         ready = [fd for fd, _ in waiting.poll()]
+        if held is not None:
+            held.check()
         dead = pidfd in ready
         if fifo in ready or dead:
             try:
@@ -173,10 +188,10 @@ def _failure(state: "State", report: bytes) -> OCIError:
     return program.failure(message, "/process/args/0")
 
 
-def _poststart(runtime: "Runtime", state: "State", directory: "StateDir", pid: int) -> None:
+def _poststart(runtime: "Runtime", state: "State", directory: "StateDir", pid: int, held: "Held | None") -> None:
     """Hooks after the program runs; one that fails stops the container (runtime.md, "Lifecycle")."""
     try:
-        hooks.run(state.hooks, "poststart", state.hook_document(status.RUNNING, pid), state.bundle)
+        hooks.run(state.hooks, "poststart", state.hook_document(status.RUNNING, pid), state.bundle, held)
     except HookError:
         _destroy(runtime, state.container_id, directory)
         raise

@@ -29,6 +29,7 @@ NOTHING = {
     "listen_names": "",
     "notify_socket": "",
     "interruptible": True,
+    "final": True,
 }
 
 

@@ -28,6 +28,7 @@ def create_arguments(options: "Options", context: "Context") -> "CreateOptions":
         "listen_names": listen_names,
         "notify_socket": context.notify_socket(),
         "interruptible": True,
+        "final": True,
     }
 
 
