@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from integration.lib import rootless
-from integration.lib.bundle import Bundle
+from integration.lib import host, rootless
+from integration.lib.bundle import CGROUP_PREFIX, Bundle
 from integration.lib.container import Container, last_descendant
 from integration.lib.leaks import Leaks
 from integration.lib.probe import mount_at
@@ -250,6 +250,60 @@ def test_ns_of_joined_namespaces(single: Container, alice: User) -> None:
             single.finish()
         finally:
             outer.kill()
+
+
+@pytest.mark.requires("v1:pids")
+def test_joined_user_namespace_on_cgroup_v1(
+    mine: Container, alice: User, new_bundle: Callable[[], Bundle], new_container: Callable[..., Container]
+) -> None:
+    """Whose root is another ID than the caller: exec and a second container get into their cgroups, with limits. Of the
+    caller's own ID, which that takes, nothing is left [L6, D9].
+    """
+    places = {name: os.path.join(top, CGROUP_PREFIX, "alice") for name, top in host.cgroup_mounts().items()}
+    for place in set(places.values()):
+        os.mkdir(place)
+        rootless.delegate(place, alice)
+    begin = f"echo 0 >{places['']}/cgroup.procs; " if "" in places else ""
+    runtime = Runtime(
+        mine.runtime.path, alice.home / "state", ["/bin/sh", "-c", f'{begin}exec "$@"', "sh", *alice.prefix()]
+    )
+    first, second = (
+        new_container(bundle, at=runtime) for bundle in (mine.bundle, rootless.bundle(new_bundle(), alice))
+    )
+    mapping = [{"containerID": 0, "hostID": alice.first, "size": 1000}]
+    first.bundle.linux(uidMappings=mapping, gidMappings=mapping)
+    uids = {"Uid:\t" + "\t".join([str(alice.first + uid)] * 4) for uid in (0, 5)}
+
+    def check(container: Container, pid: int) -> None:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        assert f"/{CGROUP_PREFIX}/alice/{container.id}" in {
+            line.split(":")[2] for line in lines if line.split(":")[1] == "pids"
+        }
+        assert Path(places["pids"], container.id, "pids.max").read_text() == "50\n"
+        assert uids & set(Path(f"/proc/{pid}/status").read_text().splitlines())
+
+    try:
+        for container in (first, second):
+            path = f"/{CGROUP_PREFIX}/alice/{container.id}"
+            container.bundle.linux(cgroupsPath=path, resources={"pids": {"limit": 50}})
+            container.bundle.process(user={"uid": 5, "gid": 5})
+            container.bundle.rootfs.chmod(0o777)  # its owner has no ID in there
+            container.pid_file = alice.home / f"{container.id}.pid"
+            container.begin("pause")
+            check(container, container.pid)
+            pid_file = alice.home / "exec.pid"
+            container.execute("pause", flags=["--detach", "--user", "0", "--pid-file", str(pid_file)]).ok()
+            pid = int(pid_file.read_text())
+            check(container, pid)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            second.bundle.linux(uidMappings=None, gidMappings=None)
+            second.bundle.namespace("user", f"/proc/{first.pid}/ns/user")
+        for container in (second, first):
+            container.destroy()
+    finally:
+        for place in set(places.values()):
+            os.rmdir(place)
 
 
 def test_ns_in_a_container(mine: Container, alice: User, new_bundle: Callable[[], Bundle]) -> None:

@@ -106,7 +106,8 @@ enum op_kind {
     OP_OOM_SCORE_ADJ = 38,     /* args[0]: int; written to the own oom_score_adj */
     OP_APPARMOR = 39,          /* strings[0]: text for attr/apparmor/exec or attr/exec */
     OP_SELINUX = 40,           /* strings[0]: text for attr/exec */
-    OP_BECOME_ROOT = 41,       /* setresgid(0), setresuid(0) in the new user namespace; OPF_KEEP_GROUPS: no setgroups(0) */
+    OP_BECOME_ROOT = 41,       /* setresgid(0), setresuid(0) in the new user namespace, or after BOOT_KEEP_SAVED_ID;
+                                  OPF_KEEP_GROUPS: no setgroups(0) */
     OP_NO_PDEATHSIG = 42,      /* args[0]: be dumpable from now on, so that a runtime without privileges can join the
                                   namespaces before execve does so anyway; what set the container up is closed */
     OP_CHECK_CWD = 43,         /* getcwd must be inside the root */
@@ -210,6 +211,7 @@ struct boot {
 #define BOOT_TIME 2
 #define BOOT_CGROUP_FD 4   /* the last fd is a cgroup v2 directory for CLONE_INTO_CGROUP of the second clone */
 #define BOOT_KEEP_GROUPS 8 /* joining a user namespace leaves the supplementary groups alone */
+#define BOOT_KEEP_SAVED_ID 16 /* ... and the saved user id, until OP_BECOME_ROOT */
 
 /* ---- functions of the compiled module; all return 0 or a value, or -errno ---- */
 

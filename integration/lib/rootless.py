@@ -196,7 +196,7 @@ def transformed(config: Any, user: User) -> Any:
 
 def delegate(directory: str, user: User) -> None:
     """Give a cgroup to the user, as a service manager does: it may make cgroups in it and move its own processes."""
-    for path in (os.path.dirname(directory), directory):
+    for path in (*reversed(Path(directory).parents), Path(directory)):
         for name in ("cpuset.cpus", "cpuset.mems"):
             file, above = Path(path, name), Path(path).parent / name
             if file.exists() and above.exists() and not file.read_text().strip():

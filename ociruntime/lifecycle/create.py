@@ -436,6 +436,7 @@ class _Creation:
                     cgroup_fd=-1 if first >= 0 else cgroup_fd,
                     intermediate=True,
                     keep_groups=process.keeps_groups(self.config),
+                    keep_saved_id=bool(spaces.joined("user") and self.cgroup.join_sources()),
                     oom_score_adj=process.early_score(self.config.get("process") or {}, bool(spaces.joined("user"))),
                 )
                 child.await_init(self._boot_error)

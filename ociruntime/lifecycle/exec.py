@@ -16,7 +16,17 @@ from ociruntime.lifecycle.child import Child
 from ociruntime.lifecycle.sockets import FdSocket, check_console
 from ociruntime.lifecycle.treatment import scheduling_ops
 from ociruntime.namespaces import FLAGS
-from ociruntime.plan import NO_BIND, NO_PROCFS, SYNC_CONSOLE, SYNC_CREATED, SYNC_LISTENER, SYNC_READY, FdSource, op
+from ociruntime.plan import (
+    KEEP_GROUPS,
+    NO_BIND,
+    NO_PROCFS,
+    SYNC_CONSOLE,
+    SYNC_CREATED,
+    SYNC_LISTENER,
+    SYNC_READY,
+    FdSource,
+    op,
+)
 from ociruntime.seccomp import compile as seccomp
 from ociruntime.state import pidfile, status
 
@@ -330,6 +340,7 @@ class _Execution:
                 joins=[(flags, pidfd)] if flags else [],
                 intermediate=True,
                 keep_groups=process.keeps_groups(self.config),
+                keep_saved_id="user" in self.state.namespaces and bool(self.cgroup.join_sources()),
                 oom_score_adj=process.early_score(self.process, "user" in self.state.namespaces),
             )
             self.child.await_init(self._boot_error)
@@ -458,7 +469,10 @@ class _Execution:
     def _ops(self, terminal: bool) -> "list[Op]":
         """The plan of an exec process: no mounts, no hooks, no waiting."""
         who, at = self.who, self.request.at
-        ops = self._affinity(self._joins())
+        joins = self._joins()
+        if joins and "user" in self.state.namespaces:
+            joins.append(op("become_root", flags=KEEP_GROUPS))  # the saved id has been kept for the cgroups
+        ops = self._affinity(joins)
         if "user" not in self.state.namespaces:
             ops += who.early
         ops.append(op("setsid"))

@@ -157,6 +157,8 @@ def lower(
     section = config.get("hooks") or {}
 
     ops: list[Op] = [op("cgroup_join", "/linux/cgroupsPath", fd=source) for source in cgroup.join_sources()]
+    if ops and spaces.joined("user"):
+        ops.append(op("become_root", flags=KEEP_GROUPS))  # the saved id has been kept for the cgroups
     if spaces.unshare_cgroup:
         ops.append(op("unshare", "/linux/namespaces", args=(CLONE_NEWCGROUP,)))
     if cgroup.delegated:

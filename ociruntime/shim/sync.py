@@ -118,15 +118,19 @@ class Channel:
         cgroup_fd: int = -1,
         intermediate: bool = False,
         keep_groups: bool = False,
+        keep_saved_id: bool = False,
         oom_score_adj: bytes = b"",
     ) -> None:
         """joins: (CLONE_NEW* flag, fd of the namespace). With intermediate, the receiver clones init with clone_flags.
 
-        keep_groups: the supplementary groups stay when a user namespace is joined. oom_score_adj: text, b"" leaves it.
+        keep_groups: the supplementary groups stay when a user namespace is joined; keep_saved_id: the saved user ID
+        does, until the op become_root. oom_score_adj: text, b"" leaves it.
         """
         flags = lib.BOOT_INTERMEDIATE if intermediate else 0
         if keep_groups:
             flags |= lib.BOOT_KEEP_GROUPS
+        if keep_saved_id:
+            flags |= lib.BOOT_KEEP_SAVED_ID
         fds = [fd for _, fd in joins]
         if time:
             flags |= lib.BOOT_TIME

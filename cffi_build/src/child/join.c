@@ -30,8 +30,8 @@ static int join(struct child *c, const struct boot *b, const int *fds)
                 if (!(b->flags & BOOT_KEEP_GROUPS))
                     SYS2(__NR_setgroups, 0, 0); /* may be denied there; the process's own groups are set later */
                 ret = SYS3(__NR_setresgid, 0, 0, 0);
-                if (ret == 0)
-                    ret = SYS3(__NR_setresuid, 0, 0, 0);
+                if (ret == 0) /* cgroup v1 asks whether the caller's id is one of ours, and the saved one will do */
+                    ret = SYS3(__NR_setresuid, 0, 0, b->flags & BOOT_KEEP_SAVED_ID ? -1 : 0);
                 if (ret < 0)
                     return failed(c, "setresuid", "0", ret);
                 sys_prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
