@@ -12,6 +12,7 @@ import pytest
 from integration.conftest import requires
 from integration.lib.container import Container
 from integration.lib.leaks import Leaks
+from integration.lib.runtime import run
 
 FILES = {
     "pid": "pid",
@@ -383,3 +384,68 @@ def test_namespaces_are_there_in_created(container: Container) -> None:
     container.create()
     for kind in ("pid", "network", "ipc", "uts", "mount"):
         assert os.readlink(f"/proc/{container.pid}/ns/{FILES[kind]}") != host_namespace(kind)
+
+
+def names(pid: str, *more: str) -> list[str]:
+    """Host and domain name in the UTS namespace of a process."""
+    words = [
+        ["nsenter", "-t", pid, "-u", *more, "cat", f"/proc/sys/kernel/{name}"] for name in ("hostname", "domainname")
+    ]
+    return [run(command).ok().text.strip() for command in words]
+
+
+@pytest.mark.parametrize("more", [[], ["-U", "-r"]], ids=["uts", "user"])
+@pytest.mark.ours_only("other runtimes leave the names of a container that failed")
+def test_names_of_a_joined_namespace(
+    container: Container, holder: Callable[..., str], leaks: Leaks, more: list[str]
+) -> None:
+    """A create that fails gives a UTS namespace of others its names back; one that succeeds sets them [L1, F5, K1]."""
+    path = holder("uts", *more)
+    pid = path.split("/")[2]
+    if more:
+        container.bundle.namespace("user", f"/proc/{pid}/ns/user")
+        for mount in container.bundle.config["mounts"]:
+            mount["options"] = [option for option in mount.get("options", ()) if option != "gid=5"]
+    container.bundle.namespace("uts", path)
+    container.bundle.merge({"hostname": "new", "domainname": "new.example"})
+    container.bundle.process(args=["/no/such/program"])
+    before = names(pid)
+    result = container.create(check=False)
+    assert result.code != 0
+    assert "/no/such/program" in result.error
+    assert names(pid) == before
+    leaks.check()
+    container.bundle.args("pause")
+    container.create()
+    assert names(pid) == ["new", "new.example"]
+    assert container.delete("--force").code == 0
+
+
+@pytest.mark.ours_only("the process is made through the library")
+@pytest.mark.parametrize("renamed", [False, True])
+def test_names_after_the_end_of_the_runtime(holder: Callable[..., str], renamed: bool) -> None:
+    """A runtime that is killed leaves no names either; those that somebody else has set meanwhile stay [L1, F5, K1]."""
+    pytest.importorskip("ociruntime.shim._native", reason="the compiled module is not built for this Python")
+    path = holder("uts")
+    pid = path.split("/")[2]
+    inside = ["nsenter", "-t", pid, "-u", "hostname"]
+    before = names(pid)
+    ours, theirs = os.pipe()
+    runtime = os.fork()
+    if runtime == 0:
+        from ociruntime.lifecycle.names import Guard
+        from ociruntime.log import Log
+        from ociruntime.plan import CLONE_NEWUTS
+
+        guard = Guard(
+            Log(), {"hostname": "new"}, [(CLONE_NEWUTS, os.open(path, os.O_RDONLY))], lambda message: OSError()
+        )  # type: ignore[arg-type, return-value]
+        run([*inside, "newer" if renamed else "new"]).ok()
+        os.write(theirs, str(guard.child.pid).encode())
+        os.kill(os.getpid(), 9)
+    guard_pid = int(os.read(ours, 20))
+    os.waitpid(runtime, 0)
+    os.waitpid(guard_pid, 0)
+    os.close(ours)
+    os.close(theirs)
+    assert names(pid) == (["newer", before[1]] if renamed else before)

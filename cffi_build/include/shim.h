@@ -123,7 +123,10 @@ enum op_kind {
     OP_PIN = 51,               /* strings[0]: source of a bind. Its tree is kept for an OP_BIND with OPF_PINNED: first in, first
                                   out. For what only the caller's own ids reach: before OP_BECOME_ROOT. OPF_RECURSIVE,
                                   OPF_SOURCE_NO_FOLLOW */
-    OP_COUNT = 52
+    OP_GUARD_NAMES = 52,       /* strings: the host and domain name that somebody else is about to set in this UTS namespace,
+                                  "": none. Stops at SYNC_NAMES; GO: exits. The other end is gone: gives those that are set
+                                  their value of now back, and exits */
+    OP_COUNT = 53
 };
 
 /* plan_op.flags */
@@ -163,6 +166,7 @@ enum sync_point {
     SYNC_SECCOMP = 4,   /* the answer carries one fd: a BPF program */
     SYNC_CREATED = 5,   /* everything is done but execve */
     SYNC_CONSOLE = 7,   /* comes with one fd: the master of the terminal */
+    SYNC_NAMES = 8,      /* the names of the UTS namespace are known */
     SYNC_LISTENER = 6   /* a filter with a listener comes next; value2: the fd it will have. The answer's value2: be
                            dumpable, or the parent may not take it. A second GO once the parent has it */
 };

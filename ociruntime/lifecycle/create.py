@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ociruntime.cgroups.cgroup import Cgroup
     from ociruntime.lifecycle.extras import Extras
+    from ociruntime.lifecycle.names import Guard
     from ociruntime.lifecycle.runtime import Runtime
     from ociruntime.namespaces import Namespaces
     from ociruntime.plan import Op
@@ -305,6 +306,7 @@ class _Creation:
         self._phase("cgroups made")
         if self.extras is not None:
             self.extras.make(self.state, self.directory, self.undo)
+        guard = self._guard_names()
         self.child = child = Child(self.log, cgroup)
         if self.held is not None:
             child.channel.held = self.held.fd
@@ -367,6 +369,8 @@ class _Creation:
             (self.log.debug if self.spaces.new("pid") else self.log.warning)(text)
         if self.held is not None:
             self.held.check()
+        if guard is not None:
+            guard.drop()
         self.undo.forget()
         master, self.master = self.master, -1
         if self.log.debugging:
@@ -467,11 +471,31 @@ class _Creation:
         except OSError as error:
             raise from_oserror(error, "cannot open the cgroup", pointer="/linux/cgroupsPath", step="cgroup") from None
 
-    def _open_joins(self) -> "list[tuple[int, int]]":
-        """Open every namespace to join before any is joined, and check that each is of the type it is said to be."""
+    def _guard_names(self) -> "Guard | None":
+        """What gives a UTS namespace of others its names back, if this create fails after it has set them."""
+        if not self.spaces.joined("uts") or not (self.config.get("hostname") or self.config.get("domainname")):
+            return None
+        from ociruntime.lifecycle import names
+
+        joins = self._open_joins(names.KINDS)
+        try:
+            guard = names.Guard(self.log, self.config, joins, lambda message: self._boot_error(message, names.KINDS))
+        finally:
+            for _, fd in joins:
+                posix.close(fd)
+        self.undo.add("the new names of the UTS namespace", guard.restore)
+        return guard
+
+    def _open_joins(self, kinds: int = -1) -> "list[tuple[int, int]]":
+        """Open every namespace to join before any is joined, and check that each is of the type it is said to be.
+
+        kinds: CLONE_NEW* of those that are wanted.
+        """
         joins: list[tuple[int, int]] = []
         try:
             for flag, path, pointer in self.spaces.joins:
+                if not flag & kinds:
+                    continue
                 try:
                     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
                 except OSError as error:
@@ -499,13 +523,14 @@ class _Creation:
             for text in namespaces.check_joined(self.spaces, *(text.decode("ascii") for text in maps)):
                 self.log.warning(text)
 
-    def _boot_error(self, message: "Message") -> OCIError:
+    def _boot_error(self, message: "Message", kinds: int = -1) -> OCIError:
         pointer = "/linux/namespaces"
         if message.detail == "oom_score_adj":
             pointer = "/process/oomScoreAdj"
             return StepError("", step="oom_score_adj", pointer=pointer, call=message.call, errno=message.errno)
-        if message.call == "setns" and message.value < len(self.spaces.joins):
-            return namespaces.not_joined(self.spaces.joins[message.value], message.errno)
+        if message.call == "setns":
+            joins = [entry for entry in self.spaces.joins if entry[0] & kinds]
+            return namespaces.not_joined(joins[message.value], message.errno)
         if "timens" in message.detail or message.detail == "time":
             pointer = "/linux/timeOffsets"
         if message.call == "clone3":

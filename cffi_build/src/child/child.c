@@ -19,6 +19,7 @@ static const op_handler handlers[OP_COUNT] = {
     [OP_MOUNT] = op_mount,
     [OP_BIND] = op_bind,
     [OP_PIN] = op_pin,
+    [OP_GUARD_NAMES] = op_guard_names,
     [OP_DEVICE] = op_device,
     [OP_DEVICE_BIND] = op_device_bind,
     [OP_SYMLINK] = op_symlink,
@@ -140,13 +141,19 @@ static int await_go(struct child *c, int *fd)
     return 0;
 }
 
-int sync_with_parent(struct child *c, uint32_t point, int *fd)
+int send_sync(struct child *c, uint32_t point)
 {
     struct message m;
     int ret;
     fill_sync(c, &m, point);
     ret = send_message(c->sync, &m, sizeof(m));
-    return ret < 0 ? failed(c, "send", "sync", ret) : await_go(c, fd);
+    return ret < 0 ? failed(c, "send", "sync", ret) : 0;
+}
+
+int sync_with_parent(struct child *c, uint32_t point, int *fd)
+{
+    int ret = send_sync(c, point);
+    return ret < 0 ? ret : await_go(c, fd);
 }
 
 int sync_with_fd(struct child *c, uint32_t point, int passed)

@@ -53,6 +53,8 @@ typedef int (*op_handler)(struct child *c, const struct plan_op *op);
 const char *op_string(const struct child *c, const struct plan_op *op, int i);
 /* Take the op's plan fd (the caller owns it now), asking the parent for its batch if need be. */
 int op_fd(struct child *c, const struct plan_op *op);
+/* Send MSG_SYNC. */
+int send_sync(struct child *c, uint32_t point);
 /* Send MSG_SYNC and wait for MSG_GO; *fd receives the one fd that may come with it (pass NULL for none). */
 int sync_with_parent(struct child *c, uint32_t point, int *fd);
 /* The same, giving the parent a copy of an fd. */
@@ -145,6 +147,7 @@ int op_symlink(struct child *c, const struct plan_op *op);
 int op_cgroup_join(struct child *c, const struct plan_op *op); /* settings.c */
 int op_unshare(struct child *c, const struct plan_op *op);
 int op_affinity(struct child *c, const struct plan_op *op);
+int op_guard_names(struct child *c, const struct plan_op *op);
 int op_setsid(struct child *c, const struct plan_op *op);
 int op_keyring(struct child *c, const struct plan_op *op);
 int op_loopback_up(struct child *c, const struct plan_op *op);

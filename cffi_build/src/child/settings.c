@@ -4,6 +4,7 @@
 #include <linux/if.h>
 #include <linux/keyctl.h>
 #include <linux/prctl.h>
+#include <linux/utsname.h>
 
 #define DATAGRAM 2
 #define CLOEXEC 02000000
@@ -129,6 +130,34 @@ int op_domainname(struct child *c, const struct plan_op *op)
     const char *name = op_string(c, op, 0);
     long ret = SYS2(__NR_setdomainname, name, length(name));
     return ret < 0 ? failed(c, "setdomainname", name, ret) : 0;
+}
+
+/*
+ * Beside an init process that joins a UTS namespace of others: what it sets there would outlive its failure. The end of
+ * the conversation decides, so whatever ends the runtime leaves no name behind either.
+ */
+int op_guard_names(struct child *c, const struct plan_op *op)
+{
+    const char *host = op_string(c, op, 0), *domain = op_string(c, op, 1);
+    struct new_utsname before, now;
+    struct message m;
+    long ret = SYS1(__NR_uname, &before);
+    if (ret < 0)
+        return failed(c, "uname", NULL, ret);
+    set_pdeathsig(0);
+    ret = send_sync(c, SYNC_NAMES);
+    if (ret < 0)
+        return (int)ret;
+    do
+        ret = sys_read(c->sync, &m, sizeof(m));
+    while (ret == -EINTR);
+    if (ret == sizeof(m) || SYS1(__NR_uname, &now) < 0)
+        sys_exit(0);
+    if (host[0] != '\0' && equal(now.nodename, host))
+        SYS2(__NR_sethostname, before.nodename, length(before.nodename));
+    if (domain[0] != '\0' && equal(now.domainname, domain))
+        SYS2(__NR_setdomainname, before.domainname, length(before.domainname));
+    sys_exit(0);
 }
 
 int op_sysctl(struct child *c, const struct plan_op *op)
