@@ -251,6 +251,26 @@ def test_no_environment_of_the_image(container: Container, hooks: Hooks) -> None
         assert not [item for item in record["env"] if item.startswith(("LD_PRELOAD", "FROM_IMAGE"))]
 
 
+@pytest.mark.parametrize(
+    ("env", "home"), [(["A=1"], "/home/seven"), (["HOME=/given", "A=1"], "/given"), ([], "/home/seven")]
+)
+def test_environment_of_a_hook_inside(container: Container, hooks: Hooks, env: list[str], home: str) -> None:
+    """A startContainer hook without env gets the program's, with HOME of the image's passwd; else what it has [H6]."""
+    (container.bundle.rootfs / "etc").mkdir()
+    (container.bundle.rootfs / "etc" / "passwd").write_text(
+        "root:x:0:0::/root-home:\nseven:x:7:7::/home/seven:/bin/sh\n"
+    )
+    hooks.file.touch()
+    hooks.file.chmod(0o666)
+    hooks.add("startContainer")
+    hooks.add("startContainer", env=["B=2"])
+    container.bundle.process(user={"uid": 7, "gid": 7}, env=env)
+    container.run(env={**os.environ, "CALLER": "1"}).ok()
+    first, second = hooks.records
+    assert sorted(first["env"]) == sorted([f"HOME={home}", *(entry for entry in env if not entry.startswith("HOME"))])
+    assert second["env"] == ["B=2"]
+
+
 @pytest.mark.parametrize("kind", EARLY)
 def test_working_directory(container: Container, hooks: Hooks, kind: str) -> None:
     """Hooks start in the bundle [H6]."""

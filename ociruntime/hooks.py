@@ -84,8 +84,8 @@ def outputs(config: "dict[str, Any]", bundle: str) -> "list[Op]":
 def ops(config: "dict[str, Any]", kind: str, state: str) -> "list[Op]":
     """Ops for hooks that run in the container's namespaces. state: the JSON text for their stdin.
 
-    A startContainer hook without env gets the program's: it comes from the image, and the caller's is none of its
-    business.
+    A startContainer hook without env gets the program's, HOME of the image's passwd included: it comes from the image,
+    and the caller's is none of its business.
     """
     section = config.get("hooks")
     result: list[Op] = []
@@ -95,15 +95,18 @@ def ops(config: "dict[str, Any]", kind: str, state: str) -> "list[Op]":
     for index, hook in enumerate(section.get(kind) or ()):
         argv = _argv(hook)
         env = hook.get("env")
+        flags = 0
         if env is None:
             inside = kind == "startContainer"
-            env = ((config.get("process") or {}).get("env") or []) if inside else caller_environment()
+            flags = plan.PROGRAM_ENV if inside else 0
+            env = [] if inside else caller_environment()
         result.append(
             plan.op(
                 "hook",
                 f"/hooks/{kind}/{index}",
                 strings=(hook["path"], plan.pack_list(argv), plan.pack_list(env), data),
                 args=(len(argv), len(env), (hook.get("timeout") or 0) * 1000, len(data)),
+                flags=flags,
             )
         )
     return result

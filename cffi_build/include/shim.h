@@ -84,7 +84,8 @@ enum op_kind {
     OP_NO_NEW_PRIVS = 24,
     OP_SYNC = 25,              /* args[0]: enum sync_point; sends MSG_SYNC and waits for MSG_GO (fds may come with it) */
     OP_HOOK = 26,              /* strings: path, argv (args[0] of them), env (args[1] of them), stdin;
-                                  args[2]: timeout in ms (0 = none), args[3]: stdin length. OPF_STDOUT, OPF_STDERR:
+                                  args[2]: timeout in ms (0 = none), args[3]: stdin length. OPF_PROGRAM_ENV: env is
+                                  what OP_ENVIRONMENT has made. OPF_STDOUT, OPF_STDERR:
                                   no hook; fd is where this stream of the hooks that follow goes */
     OP_SECCOMP = 27,           /* loads the program received with SYNC_READY; args[0]: SECCOMP_FILTER_FLAG_*. With
                                   NEW_LISTENER it stops at SYNC_LISTENER before */
@@ -133,6 +134,7 @@ enum op_kind {
 #define OPF_RECURSIVE 1    /* OP_ATTR, OP_PIN, OP_BIND without fd */
 #define OPF_STDOUT 1       /* OP_HOOK */
 #define OPF_STDERR 2       /* OP_HOOK */
+#define OPF_PROGRAM_ENV 4  /* OP_HOOK */
 #define OPF_SAME 1         /* OP_SYMLINK: a link that is there already must have this target, anything else is an error;
                               the directories on the way may be symlinks */
 #define OPF_FILE 2         /* OP_BIND, OP_MOUNT: a missing destination is created as a file */

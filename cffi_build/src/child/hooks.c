@@ -113,12 +113,14 @@ int op_hook(struct child *c, const struct plan_op *op)
     if (op->args[0] > 65536 || op->args[1] > 65536 || op->args[3] > plan_room(&c->plan, op, 3))
         return failed(c, "plan", "hook", -EINVAL);
     hook.argv = arena((op->args[0] + 1) * sizeof(char *));
-    hook.envp = arena((op->args[1] + 1) * sizeof(char *));
+    hook.envp = arena((op->args[1] + 1) * sizeof(char *)); /* zeroed: an end by itself */
     if (hook.argv == NULL || hook.envp == NULL)
         return failed(c, "mmap", hook.path, -ENOMEM);
     ret = plan_list(&c->plan, op, 1, op->args[0], hook.argv);
     if (ret == 0)
         ret = plan_list(&c->plan, op, 2, op->args[1], hook.envp);
+    if ((op->flags & OPF_PROGRAM_ENV) && c->envp != NULL)
+        hook.envp = (const char **)(uintptr_t)c->envp;
     if (ret < 0)
         return failed(c, "plan", hook.path, ret);
 
