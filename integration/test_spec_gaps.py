@@ -126,6 +126,36 @@ def test_remount(container: Container) -> None:
     assert write["errno"] == 30
 
 
+def test_remount_with_file_system_options(container: Container) -> None:
+    """Options of the file system reach it; those that are not named stay as they are [M4]."""
+    container.bundle.mount("/data", "tmpfs", "size=64k", "nr_inodes=50", "nosuid", "noexec", type="tmpfs")
+    container.bundle.mount("/data", "tmpfs", "remount", "size=128k", "nosuid", "noexec", type="tmpfs")
+    mount = mount_at(container.report()["mountinfo"], "/data")
+    assert {"size=128k", "nr_inodes=50"} <= mount.super_options
+    assert {"nosuid", "noexec", "rw"} <= mount.options
+
+
+@pytest.mark.ours_only("the errors say which entry, and why")
+@pytest.mark.parametrize(
+    ("destination", "option", "words"),
+    [
+        ("/data", "size=much", "cannot remount '/data'"),
+        ("/data", "no-such-option", "no-such-option"),
+        ("/sub", "size=1m", "nothing is mounted there"),
+    ],
+)
+def test_remount_that_fails(container: Container, leaks: Leaks, destination: str, option: str, words: str) -> None:
+    """The kernel judges the options; what is no mount cannot be remounted [M4]."""
+    (container.bundle.rootfs / "sub").mkdir()
+    container.bundle.mount("/data", "tmpfs", type="tmpfs")
+    container.bundle.mount(destination, "tmpfs", "remount", option, type="tmpfs")
+    result = container.create(check=False)
+    assert result.code != 0
+    assert f"/mounts/{len(container.bundle.config['mounts']) - 1}: " in result.error
+    assert words in result.error
+    leaks.check()
+
+
 @pytest.mark.ours_only("L9: others take it for a bind, and then make no devices")
 @pytest.mark.parametrize("options", [["remount", "bind", "nosuid", "noexec"], ["bind", "remount", "ro"]])
 def test_remount_of_dev(container: Container, tmp_path: Path, options: list[str]) -> None:

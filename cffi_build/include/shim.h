@@ -127,7 +127,9 @@ enum op_kind {
     OP_GUARD_NAMES = 52,       /* strings: the host and domain name that somebody else is about to set in this UTS namespace,
                                   "": none. Stops at SYNC_NAMES; GO: exits. The other end is gone: gives those that are set
                                   their value of now back, and exits */
-    OP_COUNT = 53
+    OP_REMOUNT = 53,           /* strings[1]: path; strings[3], args[3]: fs options as of OP_MOUNT, for the file system that is
+                                  mounted there */
+    OP_COUNT = 54
 };
 
 /* plan_op.flags */

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ociruntime.shim.sync import Message
 
 FD_BATCH = 64
+# Kinds of ops whose EPERM and EINVAL refusals.hint() knows.
+_EXPLAINED = ("mount", "remount", "bind", "pin", "attr", "readonly", "mask")
 
 
 class Child:
@@ -275,9 +277,9 @@ class Child:
             failure = idmaps.refused(failure, str(op.strings[0]), path=path)
             failure.step, failure.pointer = op.kind, op.pointer
             return failure
-        if op.kind == "mount" and message.call in ("fsopen", "fsconfig", "fsmount"):
-            reason = f"cannot mount '{op.strings[1]!s}'"  # the object of these calls is a type or an option
-        if message.errno in (EPERM, EINVAL) and op.kind in ("mount", "bind", "pin", "attr", "readonly", "mask"):
+        if op.kind in ("mount", "remount") and message.call in ("fsopen", "fsconfig", "fsmount"):
+            reason = f"cannot {op.kind} '{op.strings[1]!s}'"  # the object of these calls is a type or an option
+        if message.errno in (EPERM, EINVAL) and op.kind in _EXPLAINED:
             from ociruntime.lifecycle import refusals
 
             hint = refusals.hint(op, message.call, message.errno)

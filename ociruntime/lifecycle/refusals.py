@@ -42,6 +42,14 @@ def of_clone(error: "StepError", host: "Host", spaces: "Namespaces") -> "StepErr
 
 def hint(op: "Op", call: str, errno: int) -> str:
     """What to tell about a mount, bind or pin op that failed in this call; "" if there is nothing to tell."""
+    if op.kind == "remount":
+        if call == "fspick" and errno == EINVAL:
+            return "nothing is mounted there"
+        return (
+            ""
+            if errno == EINVAL
+            else "options of a file system are for the owner of the user namespace it was mounted in"
+        )
     if op.kind == "mount" and errno == EPERM:
         return _new(str(op.strings[0]), call)
     if op.kind in ("bind", "attr", "readonly", "mask") and call == "mount_setattr" and errno == EPERM:

@@ -285,7 +285,7 @@ def _mount(context: _Context, mount: "dict[str, Any]", index: int) -> bool:
 
         mapping = idmap.lower(mount, options, at, context.namespaces, context.host)
     if "remount" in options.flags:
-        _remount(context, options, destination, at)
+        _remount(context, options, destination, at, is_bind)
     elif is_bind:
         _bind(context, mount, options, destination, at, mapping)
     elif not kind:
@@ -339,11 +339,19 @@ def _check_proc(destination: str, kind: str, known: bool, at: str) -> None:
         )
 
 
-def _remount(context: _Context, options: "Options", destination: str, at: str) -> None:
-    """Change the attributes of what is already mounted there; those that are not named stay."""
-    if options.data or options.superblock:
-        raise UnsupportedError(
-            "remounting with file system options", "a mount of its own", pointer=f"{at}/options", hint="drop remount"
+def _remount(context: _Context, options: "Options", destination: str, at: str, is_bind: bool) -> None:
+    """Change the attributes of what is already mounted there, and, unless a bind is meant, options of the file system;
+    those that are not named stay.
+    """
+    if is_bind:
+        _ignored(context, options, at)
+    elif options.data or options.superblock:
+        data = [(name, "") for name in options.superblock]
+        for key, parameter, index in options.data:
+            _check_parameter(key, parameter, f"{at}/options/{index}")
+            data.append((key, parameter))
+        context.result.setup.append(
+            plan.op("remount", at, strings=("", destination, "", pack_data(data)), args=(0, 0, 0, len(data)))
         )
     attributes = options.attr()
     if destination == "/dev" and options.set & RDONLY:
@@ -384,8 +392,7 @@ def _bind(
         flags |= plan.FILE
     if destination == "/proc":
         flags |= plan.PROCFS_SOURCE | plan.PLAIN_DIR
-    for key, _, index in options.data:
-        context.result.warnings.append(f"{at}/options/{index}: '{key}' means nothing to a bind mount, ignoring")
+    _ignored(context, options, at)
     attributes = options.attr()
     if destination == "/dev" and options.set & RDONLY:
         # /dev/pts and its like are mounted inside first
@@ -403,6 +410,11 @@ def _bind(
         flags,
         mapping,
     )
+
+
+def _ignored(context: _Context, options: "Options", at: str) -> None:
+    for key, _, index in options.data:
+        context.result.warnings.append(f"{at}/options/{index}: '{key}' means nothing to a bind mount, ignoring")
 
 
 def _add_bind(
@@ -474,8 +486,7 @@ def _new(
             _read_only_last(context, destination, at)
     layered = kind == "overlay" and any(_too_long(value) for key, value, _ in options.data if key in DIRECTORIES)
     for key, value, place in options.data:
-        if not key or key[0] == ":":  # what the init process knows as something else (shim.h, OP_MOUNT)
-            raise ConfigError(f"'{key}' is no option of any file system", pointer=f"{at}/options/{place}")
+        _check_key(key, f"{at}/options/{place}")
         is_id = kind in ("devpts", "tmpfs") and key in ("uid", "gid") and value.isdecimal()
         if is_id and mapping is None and not context.namespaces.maps(key, int(value)):
             raise ConfigError(
@@ -508,6 +519,17 @@ def _new(
     )
 
 
+def _check_key(key: str, at: str) -> None:
+    if not key or key[0] == ":":  # what the init process knows as something else (shim.h, OP_MOUNT)
+        raise ConfigError(f"'{key}' is no option of any file system", pointer=at)
+
+
+def _check_parameter(key: str, value: str, at: str) -> None:
+    _check_key(key, at)
+    if _too_long(value):
+        raise ConfigError(f"{key}: a value of more than {VALUE_MAX} bytes is not taken by fsconfig(2)", pointer=at)
+
+
 def _too_long(value: str) -> bool:
     return len(value.encode("utf-8", "surrogateescape")) > VALUE_MAX
 
@@ -520,8 +542,7 @@ def _parameters(key: str, value: str, at: str, host: "Host", layered: bool) -> "
     before it all of them by number, as many as always fit.
     """
     if not layered or key not in DIRECTORIES:
-        if _too_long(value):
-            raise ConfigError(f"{key}: a value of more than {VALUE_MAX} bytes is not taken by fsconfig(2)", pointer=at)
+        _check_parameter(key, value, at)
         return [(key, value)]
     if key != "lowerdir":
         return _directory(key, value)

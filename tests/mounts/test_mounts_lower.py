@@ -9,7 +9,7 @@ import pytest
 
 from ociruntime import namespaces, plan
 from ociruntime.config.default import default_config
-from ociruntime.errors import ConfigError, OCIError, UnsupportedError
+from ociruntime.errors import ConfigError, OCIError
 from ociruntime.mounts import lower, paths
 from ociruntime.mounts.lower import PROC_FILES, Mounts
 from ociruntime.plan import (
@@ -284,6 +284,18 @@ def test_remount_changes_what_is_there(lowered: Lower) -> None:
     ]
 
 
+def test_remount_with_file_system_options(lowered: Lower) -> None:
+    entry = {"destination": "/d", "type": "tmpfs", "options": ["remount", "size=1m", "sync", "nosuid"]}
+    ops = [each for each in lowered({"mounts": [entry]}).setup if each.pointer]
+    assert ops == [
+        op("remount", "/mounts/0", strings=("", "/d", "", b"sync\0\0size\x001m\0"), args=(0, 0, 0, 2)),
+        op("attr", "/mounts/0", strings=("/d",), args=(2,)),
+    ]
+    result = lowered({"mounts": [{"destination": "/d", "options": ["remount", "bind", "size=1m"]}]})
+    assert not [each for each in result.setup if each.pointer]
+    assert result.warnings == ["/mounts/0/options/2: 'size' means nothing to a bind mount, ignoring"]
+
+
 @pytest.mark.parametrize("kind", [None, "none", "proc", "tmpfs"])
 def test_remount_of_proc_brings_nothing_onto_it(lowered: Lower, kind: str | None) -> None:
     entry = {"destination": "/proc", "options": ["remount", "ro"]} | ({"type": kind} if kind else {})
@@ -347,7 +359,8 @@ def test_a_bind_over_proc_must_be_procfs(lowered: Lower) -> None:
         ({"source": "/srv/data"}, ConfigError, "type", 0),
         ({"type": "bind", "source": "/srv/data", "options": ["tmpcopyup"]}, ConfigError, "options", 0),
         ({"type": "sysfs", "options": ["tmpcopyup"]}, ConfigError, "options", 0),
-        ({"type": "tmpfs", "options": ["remount", "size=1k"]}, UnsupportedError, "options", 0),
+        ({"type": "tmpfs", "options": ["remount", "size=" + "1" * 256]}, ConfigError, "options/1", 0),
+        ({"type": "tmpfs", "options": ["remount", "=1"]}, ConfigError, "options/1", 0),
     ],
 )
 def test_refused_mounts(

@@ -24,6 +24,7 @@ static const op_handler handlers[OP_COUNT] = {
     [OP_DEVICE_BIND] = op_device_bind,
     [OP_SYMLINK] = op_symlink,
     [OP_ATTR] = op_attr,
+    [OP_REMOUNT] = op_remount,
     [OP_MASK] = op_mask,
     [OP_READONLY] = op_readonly,
     [OP_PIVOT] = op_pivot,

@@ -122,6 +122,7 @@ int op_mount(struct child *c, const struct plan_op *op); /* mount.c */
 int op_bind(struct child *c, const struct plan_op *op);
 int op_pin(struct child *c, const struct plan_op *op);
 int op_attr(struct child *c, const struct plan_op *op);
+int op_remount(struct child *c, const struct plan_op *op);
 int copy_up(struct child *c, int mount, int hidden, const char *path); /* copyup.c */
 
 /* layers.c: {.cwd = -1} before the first one. */

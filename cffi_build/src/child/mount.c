@@ -396,3 +396,31 @@ int op_attr(struct child *c, const struct plan_op *op)
     sys_close(fd);
     return ret < 0 ? failed(c, "mount_setattr", path, ret) : 0;
 }
+
+/* By descriptor, as everything is: which file system it is was decided when the path was resolved. */
+int op_remount(struct child *c, const struct plan_op *op)
+{
+    const char *path = op_string(c, op, 1);
+    struct layers none;
+    long ret, fs;
+    int kept = kept_mount(c, path), fd = kept >= 0 ? kept : in_root(c, path, O_PATH);
+
+    if (fd < 0)
+        return failed(c, "openat2", path, fd);
+    fs = SYS3(__NR_fspick, fd, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
+    if (fd != kept)
+        sys_close(fd);
+    if (fs < 0)
+        return failed(c, "fspick", path, fs);
+    none.cwd = -1;
+    none.n = 0;
+    none.used = 0;
+    ret = fs_options(c, (int)fs, op, &none);
+    if (ret < 0)
+        return (int)ret;
+    ret = SYS5(__NR_fsconfig, fs, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0);
+    if (ret < 0)
+        return fs_failed(c, "fsconfig", (int)fs, path, ret);
+    sys_close((int)fs);
+    return 0;
+}
