@@ -90,6 +90,53 @@ def test_dots_do_not_leave_the_mount(container: Container) -> None:
     assert f"{group}\n" in Path(f"/proc/{container.pid}/cgroup").read_text()
 
 
+@pytest.mark.ours_only("a cgroup's file in the way is told, and nothing is left")
+@pytest.mark.parametrize("world", ["v1", "v2"])
+@pytest.mark.parametrize("name", ["cgroup.procs", "pids.max", "cgroup.procs/below"])
+def test_name_of_a_file(
+    container: Container, leaks: Leaks, world: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    """Every cgroup has files, whose names no cgroup can have; parents made before are removed again [L20, D7]."""
+    if world == "v2":
+        requires("v1")  # elsewhere the other one is it
+        container.runtime = request.getfixturevalue("runtime_v2")
+        if name == "pids.max":
+            name = "cgroup.type"
+    group = container.bundle.config["linux"]["cgroupsPath"]
+    container.bundle.linux(cgroupsPath=f"{group}/{name}")
+    result = container.create(check=False)
+    assert result.code != 0
+    assert "/linux/cgroupsPath" in result.error
+    assert "choose another cgroupsPath" in result.error
+    assert "warning" not in result.error
+    assert not leak_tools.cgroups_with(container.id)
+    leaks.check()
+
+
+@pytest.mark.requires("v1:freezer", "v1:pids")
+@pytest.mark.ours_only("what the specification does not speak of")
+def test_cgroup_that_is_gone(container: Container) -> None:
+    """Somebody moves the process out and removes the cgroup: no command tells zeros, or succeeds for nothing."""
+    container.begin("pause")
+    group = container.bundle.config["linux"]["cgroupsPath"]
+    for path in {mount + group for mount in host.cgroup_mounts().values()}:
+        Path(os.path.dirname(path), "cgroup.procs").write_text(str(container.pid))
+        os.rmdir(path)
+    for verb in (["pause"], ["ps"], ["events", "--stats"]):
+        result = container.command(*verb)
+        assert result.code != 0, verb
+        assert "cgroup" in result.error
+        assert not result.out
+    result = container.command("update", "--pids-limit", "5")
+    assert result.code != 0
+    assert "/pids/limit" in result.error
+    assert "cgroup has gone" in result.error
+    assert "cannot open the cgroup" in container.command("exec", "/probe", "report").error
+    container.kill("KILL", flags=["--all"])
+    assert container.wait() == 137
+    container.delete()
+
+
 @pytest.mark.requires("v1")
 def test_relative_path(container: Container) -> None:
     """A relative path always gives the same place, below a parent of the runtime's choice [L20]."""

@@ -124,6 +124,7 @@ def test_ids_that_are_not_granted(
     assert result.code != 0
     if runtime.ours:
         assert f"/linux/uidMappings/1: {start} to {start + 19}: not granted to user {user.uid}" in result.error
+        assert f"the own ID ({user.uid})" in result.error
 
 
 @pytest.mark.ours_only("L6: the field is named")
@@ -426,6 +427,19 @@ def test_no_cgroup_is_fine(mine: Container) -> None:
         assert result.error == ""
         mine.bundle.drop_namespace("pid")
         assert "cannot create the cgroup" in mine.run(check=True).error
+
+
+@pytest.mark.ours_only("runc and crun have other words, or none")
+def test_kill_all_without_a_cgroup(mine: Container) -> None:
+    """No cgroup tells whom: the first process gets the signal, and with it all of a PID namespace end; ps says so."""
+    mine.begin("signals")
+    result = mine.command("ps")
+    assert result.code != 0
+    assert "needs a cgroup" in result.error
+    assert "only the first" in mine.kill("USR1", flags=["--all"]).error
+    mine.wait_replies(2)
+    assert mine.kill("KILL", flags=["--all"]).error == ""
+    assert mine.wait() == 137
 
 
 @pytest.mark.parametrize(

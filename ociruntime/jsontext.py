@@ -119,7 +119,7 @@ def loads(data: bytes) -> object:
     except Exception as error:  # noqa: BLE001 - the scanner's own errors have many types
         # The scanner imports json.decoder to describe an error: that may fail by itself where only the core
         # of the interpreter runs, with whatever exception that import meets.
-        raise ValueError(f"not JSON: {error}") from None
+        raise ValueError(f"not JSON: {error}" if isinstance(error, ValueError) else "not JSON") from None
     if end != len(text):
         raise ValueError(f"not JSON: more text at offset {end}")
     result: object = value

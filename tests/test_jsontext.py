@@ -45,6 +45,20 @@ def test_refuses_what_is_not_json(data: bytes) -> None:
         jsontext.loads(data)
 
 
+def test_an_error_that_cannot_be_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where json.decoder cannot be imported: nothing of the interpreter's inside is told."""
+
+    def scanner(settings: object) -> object:
+        def scan(text: str, at: int) -> object:
+            raise SystemError("<scanner at 0x7f> returned NULL without setting an exception")
+
+        return scan
+
+    monkeypatch.setattr("_json.make_scanner", scanner)
+    with pytest.raises(ValueError, match="^not JSON$"):
+        jsontext.loads(b"{")
+
+
 @pytest.mark.parametrize("text", ["", "a", "\u00e9", "\uffff", "\U0001f600", "\ufffd"])
 def test_decode(text: str) -> None:
     assert jsontext.decode(text.encode()) == text

@@ -300,6 +300,8 @@ class Cgroup:
             hint = "another mount may hide the cgroup file system"
         elif error.errno == EINVAL:
             hint = "a parent cgroup may be in an unfit state"
+        elif error.errno == ENOTDIR:
+            hint = "every cgroup has a file of this name: choose another cgroupsPath"
         path = error.filename
         return StepError(
             "cannot create the cgroup",

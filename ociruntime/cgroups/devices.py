@@ -79,7 +79,30 @@ def wanted(resources: "dict[str, Any]", pointer: str) -> Filter:
         _apply(result, rule, f"{pointer}/devices/{index}")
     for kind, major, minor, access in DEFAULT_RULES:
         _change(result, True, (kind, major, minor), access, "")
+        if result.default_allow:
+            _check_default(result, (kind, major, minor), access, resources, pointer)
     return result
+
+
+def _check_default(
+    target: Filter, key: "tuple[str, int, int]", access: int, resources: "dict[str, Any]", pointer: str
+) -> None:
+    """Refuse a wider rule that goes on denying what every container is allowed, as in _change."""
+    for other, bits in target.exceptions.items():
+        if bits & access and _overlap(key, other) and not _within(other, key):
+            rules = resources.get("devices") or ()
+            place = max(index for index, rule in enumerate(rules) if not rule["allow"] and _names(rule, other))
+            raise ConfigError(
+                f"denies '{_line(key, bits & access)}', which every container is allowed",
+                pointer=f"{pointer}/devices/{place}",
+                hint="the kernel's list holds one default and exceptions to it: deny everything, then allow the rest",
+            )
+
+
+def _names(rule: "dict[str, Any]", key: "tuple[str, int, int]") -> bool:
+    """Whether a rule is about exactly these devices."""
+    numbers = tuple(ANY if rule.get(name) is None else rule[name] for name in ("major", "minor"))
+    return (rule.get("type") or "a") in ("a", key[0]) and numbers == key[1:]
 
 
 def _apply(target: Filter, rule: "dict[str, Any]", pointer: str) -> None:

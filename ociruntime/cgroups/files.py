@@ -1,7 +1,7 @@
 """Small calls on cgroup directories, shared by cgroup v1 and v2. They raise OSError; the callers name the step."""
 
 import posix
-from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, ESRCH
+from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, ESRCH
 from time import sleep
 
 from ociruntime import files
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _REMOVE_TRIES = 10
+_S_IFDIR = 0o040000
+# Of a container that runs: nobody but somebody else can have done it.
+GONE = "the container's cgroup has gone"
+GONE_HINT = "its processes were moved elsewhere, and it was removed: only killing and deleting the container are left"
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
@@ -57,6 +61,8 @@ def make(path: str, top: str, made: "list[str]") -> bool:
             posix.mkdir(path, 0o755)
         except OSError as error:
             if error.errno == EEXIST:
+                if not posix.stat(path).st_mode & _S_IFDIR:  # every cgroup has files, which are names that are taken
+                    raise OSError(ENOTDIR, posix.strerror(ENOTDIR), path) from None
                 return False
             parent = path[: path.rfind("/")]
             if error.errno != ENOENT or last or len(parent) <= len(top):

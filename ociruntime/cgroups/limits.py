@@ -1,5 +1,6 @@
 """One write to a cgroup file, how it is carried out, and the checks that cgroup v1 and v2 share."""
 
+import posix
 from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENXIO, EOPNOTSUPP, EPERM, ERANGE
 
 from ociruntime.cgroups import files
@@ -55,6 +56,12 @@ class CgroupWrite:
 
     __hash__ = None  # type: ignore[assignment]
 
+
+# Of cgroup v1: the file that a file must fit, and the field it comes from.
+_TOGETHER = {
+    "memory.limit_in_bytes": ("memory.memsw.limit_in_bytes", "swap"),
+    "memory.memsw.limit_in_bytes": ("memory.limit_in_bytes", "limit"),
+}
 
 # -- carrying them out
 
@@ -131,7 +138,11 @@ def _perform(write: CgroupWrite, directory: str) -> None:
 
 def _failure(write: CgroupWrite, error: OSError, directory: str) -> "StepError | UnsupportedError":
     number = error.errno or 0
-    if number == ENOENT and files.exists(directory):
+    if number in (ENOENT, ENODEV) and not files.exists(directory):
+        return StepError(
+            files.GONE, pointer=write.pointer, step="cgroup", errno=number, path=directory, hint=files.GONE_HINT
+        )
+    if number == ENOENT:
         return _missing(write, directory)
     hint = ""
     if number == EBUSY and write.controller == "memory":
@@ -148,10 +159,16 @@ def _failure(write: CgroupWrite, error: OSError, directory: str) -> "StepError |
         hint = "there is no such device on this host"
     elif number == EOPNOTSUPP and "weight" in write.file:
         hint = "the I/O scheduler of this device has no weights: bfq has"
-    elif number == EOPNOTSUPP:
+    elif number == EOPNOTSUPP and write.controller != "cgroup":
         hint = "a threaded cgroup does not support this controller"
+    elif number == EBUSY and write.file == "cgroup.subtree_control":
+        hint = "a cgroup that holds processes has no controllers for those below it"
     elif number == EINVAL:
         hint = "out of range, or beyond what a parent cgroup allows"
+        other, field = _TOGETHER.get(write.file, ("", ""))
+        there = _first(directory, other) if other else ""
+        if there:
+            hint = f"memory and swap together cannot be less than memory, and {other} is {there}: change {field} too"
     return StepError(
         f"the kernel refuses '{write.value}'",
         pointer=write.pointer,
@@ -176,12 +193,17 @@ def _missing(write: CgroupWrite, directory: str) -> UnsupportedError:
             errno=ENOENT,
             hint=f"processes in '{parent}', or a parent that is not delegated, prevent it",
         )
+    hint = f"looked for it in '{directory}'"
+    if write.controller == "hugetlb":
+        names = [name.split(".") for name in posix.listdir(directory)]
+        sizes = sorted({name[1] for name in names if name[0] == "hugetlb" and name[-1] in ("max", "limit_in_bytes")})
+        hint += f"; pages of this machine: {', '.join(sizes) or 'none'}"
     return UnsupportedError(
         f"'{write.file}'",
         "a kernel that has this file",
         pointer=write.pointer,
         errno=ENOENT,
-        hint=f"looked for it in '{directory}'",
+        hint=hint,
     )
 
 

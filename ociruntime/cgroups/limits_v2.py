@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DEFAULT_PERIOD = 100000
+# Files that take a process for a value, and not one of the container's only, or that end all of it.
+_COMMANDS = ("cgroup.procs", "cgroup.threads", "cgroup.kill")
 _RATES = (
     ("throttleReadBpsDevice", "rbps"),
     ("throttleWriteBpsDevice", "wbps"),
@@ -204,6 +206,8 @@ def _unified(unified: "dict[str, str]", available: "Collection[str]", pointer: s
         controller, dot, rest = file.partition(".")
         if not controller or not dot or not rest:
             raise ConfigError(f"'{file}' is not in the form controller.parameter", pointer=place)
+        if file in _COMMANDS:
+            raise ConfigError(f"'{file}' is no limit: it moves or ends processes", pointer=place)
         found = [CgroupWrite(place, controller, file, line) for line in value.split("\n") if line]
         # An empty value is written too: it resets files such as cpuset.cpus.
         found = found or [CgroupWrite(place, controller, file, "\n")]

@@ -205,8 +205,9 @@ class CgroupV1(Cgroup):
         except OSError as error:
             reason = "cannot freeze the cgroup"
             number = error.errno or 0
-        if files.exists(path):
-            self.thaw()
+        if not files.exists(path):
+            raise StepError(files.GONE, step="cgroup", errno=number, path=directory, hint=files.GONE_HINT)
+        self.thaw()
         raise StepError(reason, step="cgroup", errno=number, path=path)
 
     def thaw(self) -> None:

@@ -223,7 +223,11 @@ def set_freeze(directory: str, value: str, wait: bool) -> None:
     except OSError as error:
         if not wait and error.errno in (ENOENT, ENODEV):
             return
-        hint = "freezing needs Linux 5.2" if error.errno == ENOENT and files.exists(directory) else ""
+        if not files.exists(directory):
+            raise StepError(
+                files.GONE, step="cgroup", errno=error.errno or 0, path=directory, hint=files.GONE_HINT
+            ) from error
+        hint = "freezing needs Linux 5.2" if error.errno == ENOENT else ""
         reason = "cannot freeze the cgroup" if wait else "cannot thaw the cgroup"
         raise StepError(reason, step="cgroup", errno=error.errno or 0, path=path, hint=hint) from error
 

@@ -37,7 +37,7 @@ ENDING = 0.1
 def stats(runtime: "Runtime", container_id: str) -> "dict[str, Any]":
     """See ``Runtime.stats``."""
     state = _running(runtime, container_id)
-    if not manager.from_state(state.cgroup).paths:
+    if not manager.from_state(state.cgroup).exists():
         raise UnsupportedError(
             "counting what a container uses",
             "a cgroup, and the container has none",
@@ -51,7 +51,7 @@ def events(runtime: "Runtime", container_id: str, interval: float) -> "Iterator[
     if interval <= 0:
         raise UsageError("the interval of events must be greater than 0")
     state = _running(runtime, container_id)
-    if not manager.from_state(state.cgroup).paths:
+    if not manager.from_state(state.cgroup).exists():
         runtime.log.warning(f"container {container_id} has no cgroup: its records tell of its network and end only")
     return _records(runtime, state, interval)
 

@@ -384,7 +384,12 @@ class _Execution:
             try:
                 fd = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
             except OSError as error:
-                failure = from_oserror(error, "cannot open the cgroup", step="cgroup")
+                failure = from_oserror(
+                    error,
+                    "cannot open the cgroup",
+                    step="cgroup",
+                    hint="somebody else has removed it" if error.errno == ENOENT else "",
+                )
                 continue
             try:
                 self.child.spawn(0, cgroup_fd=fd, preserve_fds=self.request.preserve_fds)

@@ -25,8 +25,8 @@ def kill(runtime: "Runtime", container_id: str, signal: int, *, everything: bool
     this_boot = state.boot_id == status.boot_id()  # otherwise the cgroup of that name is a stranger's
     if everything:
         # Processes of a PID namespace end with it: others in the cgroup then belong to somebody else.
-        if this_boot and not (actual == status.STOPPED and state.private_pid_ns):
-            _signal_all(state, signal)
+        if this_boot and not (actual == status.STOPPED and state.private_pid_ns) and not _signal_all(state, signal):
+            _signal_init(runtime, state, pid, signal)
         return
     if signal == SIGKILL and not state.private_pid_ns and this_boot and _kill_cgroup(state):
         return
@@ -81,10 +81,22 @@ def _kill_cgroup(state: "State") -> bool:
     return True
 
 
-def _signal_all(state: "State", signal: int) -> None:
+def _signal_all(state: "State", signal: int) -> bool:
+    """Signal all of the cgroup; False when there is none (any more)."""
     cgroup = _cgroup(state)
-    if cgroup.exists():
-        if signal == SIGKILL:
-            cgroup.kill()
-        else:
-            cgroup.signal_all(signal)
+    if not cgroup.exists():
+        return False
+    if signal == SIGKILL:
+        cgroup.kill()
+    else:
+        cgroup.signal_all(signal)
+    return True
+
+
+def _signal_init(runtime: "Runtime", state: "State", pid: int, signal: int) -> None:
+    """Without a cgroup nothing tells the other processes; those of a PID namespace end with its first."""
+    if not pid:
+        return
+    if signal != SIGKILL or not state.private_pid_ns:
+        runtime.log.warning("the container has no cgroup that tells its processes: only the first gets the signal")
+    send(pid, state, signal)

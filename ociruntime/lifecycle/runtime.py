@@ -13,7 +13,7 @@ Safe in threads: no global state, nothing is forked but the C child.
 
 import posix
 
-from ociruntime.errors import UsageError
+from ociruntime.errors import UnsupportedError, UsageError
 from ociruntime.state.store import StateRoot
 
 TYPE_CHECKING = False
@@ -215,12 +215,20 @@ class Runtime:
         return events.events(self, container_id, interval)
 
     def pids(self, container_id: str) -> "list[int]":
-        """The host pids of all processes in the container's cgroup, sub-cgroups included; [] once they are gone."""
+        """The host pids of all processes in the container's cgroup, sub-cgroups included; [] once they are gone.
+
+        Raises UnsupportedError where no cgroup tells the processes of a container that is there.
+        """
         from ociruntime.cgroups import manager
+        from ociruntime.state import status
 
         state = self.states.load(container_id)
         cgroup = manager.from_state(state.cgroup)
-        return cgroup.pids() if cgroup.exists() else []
+        if cgroup.exists():
+            return cgroup.pids()
+        if status.alive(state.pid, state.start_time, state.boot_id):
+            raise UnsupportedError("listing its processes", "a cgroup, and the container has none")
+        return []
 
     def namespaces(self, container_id: str) -> "Report":
         """The container's namespaces beside the caller's, its PIDs at each level, and its ID maps seen from here.

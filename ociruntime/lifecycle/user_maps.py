@@ -36,7 +36,7 @@ def write(pid: int, spaces: "Namespaces", host: "Host") -> None:
         if host.euid == 0 or only_own(ranges, own):
             _write_file(pid, f"{kind}_map", map_text(ranges), pointer, host, ranges)
         else:
-            _give(pid, kind, ranges, pointer)
+            _give(pid, kind, ranges, pointer, own)
 
 
 def only_own(ranges: "Ranges", own: int) -> bool:
@@ -84,7 +84,7 @@ def find_helper(name: str) -> str:
     return ""
 
 
-def _give(pid: int, kind: str, ranges: "Ranges", pointer: str) -> None:
+def _give(pid: int, kind: str, ranges: "Ranges", pointer: str, own: int) -> None:
     """Let the helper write the map, and look whether it has: all lines, no less."""
     name = f"new{kind}map"
     path = find_helper(name)
@@ -98,7 +98,7 @@ def _give(pid: int, kind: str, ranges: "Ranges", pointer: str) -> None:
     words = [str(number) for mapping in ranges for number in mapping]
     printed = _run(path, [name, str(pid), *words], pointer)
     if len(parse_map(read_if_possible(f"/proc/{pid}/{kind}_map").decode("ascii"))) != len(ranges):
-        raise _refused(path, kind, ranges, pointer, printed)
+        raise _refused(path, kind, ranges, pointer, printed, own)
 
 
 def _run(path: str, argv: "list[str]", pointer: str) -> str:
@@ -128,14 +128,14 @@ def _run(path: str, argv: "list[str]", pointer: str) -> str:
     return output.decode("utf-8", "replace").strip()
 
 
-def _refused(path: str, kind: str, ranges: "Ranges", pointer: str, printed: str) -> OCIError:
+def _refused(path: str, kind: str, ranges: "Ranges", pointer: str, printed: str, own: int) -> OCIError:
     """What the helper says: "newuidmap: uid range [0-5) -> [7-12) not allowed", or something about itself."""
     for index, (inside, outside, size) in enumerate(ranges):
         if f"[{inside}-{inside + size}) -> [{outside}-{outside + size}) not allowed" in printed:
             return ConfigError(
                 f"{outside} to {outside + size - 1}: not granted to user {posix.geteuid()} in /etc/sub{kind}",
                 pointer=f"{pointer}/{index}",
-                hint=f"a line USER:{outside}:{size} there grants them",
+                hint=f"what can be mapped: the own ID ({own}), and what lines of this user there grant",
             )
     hint = ""
     if "not permitted" in printed or not printed:

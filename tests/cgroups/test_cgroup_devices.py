@@ -82,6 +82,32 @@ def test_a_hole_in_a_wider_rule_cannot_be_said() -> None:
     assert caught.value.pointer == "/r/devices/1"
 
 
+@pytest.mark.parametrize(
+    ("rules", "line", "place"),
+    [
+        ([{"type": "c", "major": 1, "access": "w"}], "c 1:3 w", 1),
+        ([{"type": "c", "access": "rw"}, {"type": "b", "access": "w"}], "c 1:3 rw", 1),
+        ([{"type": "b", "access": "w"}, {"access": "w"}], "c 1:3 w", 2),
+        ([{"type": "c", "minor": 200, "access": "r"}], "c 136:* r", 1),
+    ],
+)
+def test_what_every_container_has_is_not_denied_by_a_wider_rule(
+    rules: "list[dict[str, Any]]", line: str, place: int
+) -> None:
+    """Neither the v1 list nor the filter made of it can say so: without the refusal /dev/null would not work."""
+    with pytest.raises(ConfigError) as caught:
+        fold({"allow": True, "access": "rwm"}, *({"allow": False, **rule} for rule in rules))
+    assert caught.value.pointer == f"/r/devices/{place}"
+    assert f"'{line}'" in caught.value.reason
+
+
+@pytest.mark.parametrize("rule", [{"type": "c", "access": "m"}, {"type": "b", "access": "rwm"}])
+def test_wide_rules_that_take_nothing_of_it(rule: "dict[str, Any]") -> None:
+    found = fold({"allow": True, "access": "rwm"}, {"allow": False, **rule})
+    assert decide(found, "c", 1, 3, READ | WRITE)
+    assert decide(found, "b", 8, 0, MKNOD)
+
+
 def test_type_a_with_numbers_or_partial_access_is_not_everything() -> None:
     found = fold({"allow": True, "type": "a", "major": 9, "minor": 9, "access": "rwm"})
     assert not found.default_allow

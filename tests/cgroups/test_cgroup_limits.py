@@ -212,6 +212,9 @@ def test_bad_values_are_refused_by_both_versions(fragment: "dict[str, Any]", poi
         ({"unified": {"a/b.c": "1"}}, "/unified/a~1b.c"),
         ({"unified": {"nodot": "1"}}, "/unified/nodot"),
         ({"unified": {".hidden": "1"}}, "/unified/.hidden"),
+        ({"unified": {"cgroup.procs": "1"}}, "/unified/cgroup.procs"),
+        ({"unified": {"cgroup.threads": "1"}}, "/unified/cgroup.threads"),
+        ({"unified": {"cgroup.kill": "1"}}, "/unified/cgroup.kill"),
     ],
 )
 def test_bad_values_of_v2(fragment: "dict[str, Any]", pointer: str) -> None:
@@ -414,6 +417,55 @@ def test_refusals_carry_a_hint(
     assert (error.pointer, error.errno) == ("/p", number)
     assert error.path.endswith("/leaf/the.file")
     assert hint in error.hint
+
+
+@pytest.mark.parametrize(
+    ("file", "number", "hint"),
+    [
+        ("memory.limit_in_bytes", errno.EINVAL, "memory.memsw.limit_in_bytes is 900: change swap too"),
+        ("memory.memsw.limit_in_bytes", errno.EINVAL, "memory.limit_in_bytes is 500: change limit too"),
+        ("memory.swappiness", errno.EINVAL, "out of range"),
+        ("cgroup.subtree_control", errno.EBUSY, "holds processes"),
+        ("cgroup.type", errno.EOPNOTSUPP, ""),
+    ],
+)
+def test_hints_of_one_file(tree: Path, monkeypatch: pytest.MonkeyPatch, file: str, number: int, hint: str) -> None:
+    (tree / "memory.limit_in_bytes").write_text("500\n")
+    (tree / "memory.memsw.limit_in_bytes").write_text("900\n")
+
+    def refuse(path: str, *values: bytes) -> None:
+        raise OSError(number, "no", path)
+
+    monkeypatch.setattr(files, "write", refuse)
+    with pytest.raises(StepError) as caught:
+        perform(tree, CgroupWrite("/p", file.partition(".")[0], file, "7"))
+    assert hint in caught.value.hint
+    assert bool(hint) == bool(caught.value.hint)
+
+
+def test_without_swap_accounting_no_file_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, *values: bytes) -> None:
+        raise OSError(errno.EINVAL, "no", path)
+
+    monkeypatch.setattr(files, "write", refuse)
+    with pytest.raises(StepError) as caught:
+        perform(tree, CgroupWrite("/p", "memory", "memory.limit_in_bytes", "7"))
+    assert caught.value.hint.startswith("out of range")
+
+
+def test_a_cgroup_that_has_gone(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match="cgroup has gone") as caught:
+        perform(tmp_path / "gone", CgroupWrite("/pids/limit", "pids", "pids.max", "5"))
+    assert (caught.value.pointer, caught.value.errno) == ("/pids/limit", errno.ENOENT)
+    assert caught.value.hint
+
+
+def test_page_sizes_that_there_are(tree: Path) -> None:
+    for name in ("hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "hugetlb.1GB.max", "hugetlb.1GB.events"):
+        (tree / name).write_text("0")
+    with pytest.raises(UnsupportedError) as caught:
+        perform(tree, *limits.hugetlb([{"pageSize": "3MB", "limit": 1}], "/h", "max"))
+    assert "pages of this machine: 1GB, 2MB" in caught.value.hint
 
 
 @pytest.mark.parametrize("resources", [{"pids": {"limit": 5}}, {"unified": {"cgroup.max.depth": "3"}}])

@@ -31,6 +31,9 @@ def test_nspid() -> None:
         ([4711, 1], "its first process is PID 1 in the container, 4711 outside"),
         ([4711, 17, 1],
          "its first process is PID 1 in the container, 17 in the PID namespace between, 4711 outside"),
+        ([4711, 17, 3, 1],
+         "its first process is PID 1 in the container, 3 in the PID namespace between, "
+         "17 in the PID namespace between, 4711 outside"),
     ],
 )  # fmt: skip
 def test_pids(pids: list[int], words: str) -> None:
