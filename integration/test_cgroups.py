@@ -131,7 +131,7 @@ def test_cgroup_that_is_gone(container: Container) -> None:
     assert result.code != 0
     assert "/pids/limit" in result.error
     assert "cgroup has gone" in result.error
-    assert "cannot open the cgroup" in container.command("exec", "/probe", "report").error
+    assert "cannot open the cgroup" in container.runtime("exec", container.id, "/probe", "report").error
     container.kill("KILL", flags=["--all"])
     assert container.wait() == 137
     container.delete()

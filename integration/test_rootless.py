@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import stat
 from collections.abc import Callable
@@ -111,6 +112,21 @@ def test_missing_helper(mine: Container, missing: str) -> None:
         assert f"/linux/{missing[3:6]}Mappings" in result.error
 
 
+@pytest.mark.ours_only("G2: how to have it right is said")
+@pytest.mark.parametrize("helper", ["newuidmap", "newgidmap"])
+def test_helper_without_privilege(mine: Container, tmp_path: Path, helper: str) -> None:
+    """A helper that is installed without its privilege writes no map: it, the field and the cure are named [L6]."""
+    copy = tmp_path / helper
+    shutil.copyfile(f"/usr/bin/{helper}", copy)
+    copy.chmod(0o755)
+    script = f'mount --bind {copy} /usr/bin/{helper} && exec "$@"'
+    mine.runtime.prefix = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *mine.runtime.prefix]
+    result = mine.create(check=False)
+    assert result.code != 0
+    assert f"/linux/{helper[3:6]}Mappings: '/usr/bin/{helper}': has not written the map" in result.error
+    assert "setuid root" in result.error
+
+
 @pytest.mark.parametrize("name", ["alice", "carol"])
 def test_ids_that_are_not_granted(
     users: Users, name: str, runtime: Runtime, new_bundle: Callable[[], Bundle], new_container: Callable[..., Container]
@@ -125,6 +141,15 @@ def test_ids_that_are_not_granted(
     if runtime.ours:
         assert f"/linux/uidMappings/1: {start} to {start + 19}: not granted to user {user.uid}" in result.error
         assert f"the own ID ({user.uid})" in result.error
+
+
+@pytest.mark.ours_only("L6: the field is named")
+def test_more_than_the_own_id(mine: Container, alice: User) -> None:
+    """A range that begins with the own ID is no map of the own ID: the rest has to be granted [L6]."""
+    mine.bundle.config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": alice.uid, "size": 2}]
+    result = mine.create(check=False)
+    assert result.code != 0
+    assert f"/linux/uidMappings/0: {alice.uid} to {alice.uid + 1}: not granted" in result.error
 
 
 @pytest.mark.ours_only("L6: the field is named")

@@ -218,6 +218,23 @@ def test_bad_files(running: Container, data: bytes, words: str) -> None:
     assert value(running, "memory", "memory.limit_in_bytes") == before
 
 
+@pytest.mark.ours_only("B8: runc and crun write in one order only")
+def test_period_and_quota_below_a_parents(container: Container) -> None:
+    """Either may be refused until the other is there; the two together are not [B8, K13]."""
+    requires("v1:cpu")
+    group = container.bundle.config["linux"]["cgroupsPath"]
+    container.bundle.linux(cgroupsPath=f"{group}/leaf", resources={"cpu": {"quota": 40000, "period": 100000}})
+    container.create()
+    parent = Path(host.cgroup_mounts()["cpu"] + group)
+    (parent / "cpu.cfs_quota_us").write_text("50000")
+    for quota, period in ((4000, 10000), (40000, 100000), (400000, 1000000), (2000, 5000)):
+        update(container, {"cpu": {"quota": quota, "period": period}}).ok()
+        assert value(container, "cpu", "cpu.cfs_quota_us") == str(quota)
+        assert value(container, "cpu", "cpu.cfs_period_us") == str(period)
+    assert "/cpu/quota" in update(container, {"cpu": {"quota": 6000, "period": 10000}}).error
+    assert value(container, "cpu", "cpu.cfs_period_us") == "5000"
+
+
 # -- all or nothing --
 
 

@@ -344,6 +344,15 @@ def test_fallback_file(tree: Path) -> None:
     assert (tree / "blkio.weight").read_text() == "6"
 
 
+def test_neither_file(tree: Path) -> None:
+    """A limit that goes nowhere is an error, and not silence."""
+    (tree / "blkio.weight").unlink(missing_ok=True)
+    with pytest.raises(UnsupportedError, match="blkio.bfq.weight") as caught:
+        perform(tree, CgroupWrite("/p", "blkio", "blkio.bfq.weight", "5", fallback=("blkio.weight", "6")))
+    assert caught.value.pointer == "/p"
+    perform(tree, CgroupWrite("/p", "x", "x.a", "5", fallback=("x.b", "6"), missing_ok=True))
+
+
 def test_read_back(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     perform(tree, CgroupWrite("/p", "cpu", "cpu.shares", "1024", verify=True))
     monkeypatch.setattr(files, "read", lambda path: b"262144\n")

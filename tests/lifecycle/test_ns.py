@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ociruntime.cli.commands.ns import table
-from ociruntime.errors import NotFoundError, StateError
+from ociruntime.errors import NotFoundError, StateError, StepError
 from ociruntime.lifecycle import ns
 from ociruntime.lifecycle.runtime import Runtime
 from ociruntime.state import status
@@ -122,6 +122,25 @@ def test_what_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     text = table(report)
     assert re.search(r"^pid +\? +\d+ +different$", text, re.MULTILINE)
     assert re.search(r"^network +\? +\d+ +not to be told, joined: /run/netns/x$", text, re.MULTILINE)
+
+
+def test_the_callers_own_user_namespace_is_seen_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The map file of the same one speaks of the one above; here an ID is the same on both sides."""
+    read = ns.read_if_possible
+    maps = {"uid_map": b"0 100000 65536\n", "gid_map": b"0 7 1\n1 200000 9\n"}
+    monkeypatch.setattr(ns, "read_if_possible", lambda path: maps.get(path.rpartition("/")[2]) or read(path))
+    report = Here(tmp_path).save().runtime.namespaces("web")
+    assert report["uidMappings"] == [{"containerID": 0, "hostID": 0, "size": 65536}]
+    assert [(entry["containerID"], entry["hostID"]) for entry in report["gidMappings"]] == [(0, 0), (1, 1)]
+
+
+def test_a_process_that_ends_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read may be of another process that has its PID."""
+    here = Here(tmp_path).save()
+    monkeypatch.setattr(status, "alive", lambda pid, start_time, boot: False)
+    monkeypatch.setattr(status, "derive", lambda state, directory: ("running", os.getpid()))
+    with pytest.raises(StepError, match="ended meanwhile"):
+        here.runtime.namespaces("web")
 
 
 def test_no_process_no_namespaces(tmp_path: Path) -> None:
