@@ -144,6 +144,25 @@ def test_ids_that_are_not_granted(
 
 
 @pytest.mark.ours_only("L6: the field is named")
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([(0, 0, 2)], "/linux/uidMappings/0/hostID: 0 to 1: the runtime's own user namespace"),
+        ([(0, 0, 1), (1, 5, 1)], "/linux/uidMappings/1/hostID: 5 to 5: the runtime's own user namespace"),
+    ],
+)
+def test_ids_that_the_own_namespace_lacks(single: Container, lines: list[tuple[int, int, int]], words: str) -> None:
+    """Root of a user namespace gives what it has; of the rest the kernel says EPERM, and we say which [L6]."""
+    single.runtime.prefix = [*single.runtime.prefix, "unshare", "--user", "--map-root-user"]
+    names = ("containerID", "hostID", "size")
+    single.bundle.config["linux"]["uidMappings"] = [dict(zip(names, line, strict=True)) for line in lines]
+    single.bundle.config["linux"]["gidMappings"] = [{"containerID": 0, "hostID": 0, "size": 1}]
+    result = single.create(check=False)
+    assert result.code != 0
+    assert words in result.error
+
+
+@pytest.mark.ours_only("L6: the field is named")
 def test_more_than_the_own_id(mine: Container, alice: User) -> None:
     """A range that begins with the own ID is no map of the own ID: the rest has to be granted [L6]."""
     mine.bundle.config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": alice.uid, "size": 2}]

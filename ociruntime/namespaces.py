@@ -182,7 +182,7 @@ def _ranges(entries: "list[dict[str, Any]]", at: str) -> "Ranges":
         if size < 1:
             raise ConfigError("a mapping must hold at least one ID", pointer=f"{at}/{index}/size")
         for key, first in (("containerID", container), ("hostID", outside)):
-            if first < 0 or first + size > ID_COUNT:
+            if first < 0 or first + size >= ID_COUNT:  # the last of all stands for "no ID"
                 raise ConfigError(f"{first} + {size} is beyond 32 bits", pointer=f"{at}/{index}/{key}")
         ranges.append((container, outside, size))
     for side, key in ((0, "containerID"), (1, "hostID")):

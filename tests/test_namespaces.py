@@ -102,7 +102,12 @@ def test_questions() -> None:
         ({**USER, "uidMappings": SOME}, "/linux/gidMappings"),
         ({**USER, "uidMappings": SOME, "gidMappings": []}, "/linux/gidMappings"),
         ({**USER, **MAPS, "uidMappings": [mapping(0, 0, 0)]}, "/linux/uidMappings/0/size"),
-        ({**USER, **MAPS, "gidMappings": [mapping(0, 1 << 31, 1 << 31), mapping(1 << 31, 0, 1)]}, None),
+        ({**USER, **MAPS, "gidMappings": [mapping(0, 1 << 31, (1 << 31) - 1), mapping(1 << 31, 0, 1)]}, None),
+        ({**USER, **MAPS, "gidMappings": [mapping(0, 1 << 31, 1 << 31)]}, "/linux/gidMappings/0/hostID"),
+        (
+            {**USER, **MAPS, "gidMappings": [mapping(0, 0, 1), mapping((1 << 32) - 1, 1, 1)]},
+            "/linux/gidMappings/1/containerID",
+        ),
         ({**USER, **MAPS, "gidMappings": [mapping(1, 1 << 32, 1)]}, "/linux/gidMappings/0/hostID"),
         ({**USER, **MAPS, "gidMappings": [mapping(2, 1, (1 << 32) - 1)]}, "/linux/gidMappings/0/containerID"),
         ({**USER, **MAPS, "uidMappings": [mapping(0, 10, 5), mapping(4, 20, 1)]}, "/linux/uidMappings/1/containerID"),

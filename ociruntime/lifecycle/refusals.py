@@ -1,6 +1,6 @@
 """Words for what the kernel refuses about namespaces and mounts: its errno does not say which rule it was."""
 
-from errno import EINVAL, ENOENT, ENOSPC, EPERM
+from errno import EINVAL, ENOENT, ENOSPC, EOVERFLOW, EPERM
 
 from ociruntime.plan import RECURSIVE
 
@@ -52,6 +52,8 @@ def hint(op: "Op", call: str, errno: int) -> str:
         )
     if op.kind == "mount" and errno == EPERM:
         return _new(str(op.strings[0]), call)
+    if op.kind == "mount" and call == "fchmod" and errno == EOVERFLOW:
+        return "its own directory belongs to 0 in the file system, and the mapping of the mount has no ID for that"
     if op.kind in ("bind", "attr", "readonly", "mask") and call == "mount_setattr" and errno == EPERM:
         return (
             "locked flags: a user namespace may not take ro, nosuid, nodev or noexec from the host's mounts, nor "

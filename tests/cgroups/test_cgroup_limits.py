@@ -223,6 +223,30 @@ def test_bad_values_of_v2(fragment: "dict[str, Any]", pointer: str) -> None:
     assert caught.value.pointer == P + pointer
 
 
+@pytest.mark.parametrize(
+    ("fragment", "pointer"),
+    [
+        ({"memory": {"swappiness": 0}}, "/memory/swappiness"),
+        ({"memory": {"disableOOMKiller": True}}, "/memory/disableOOMKiller"),
+        ({"cpu": {"realtimePeriod": 1000}}, "/cpu/realtimePeriod"),
+        ({"cpu": {"realtimeRuntime": 1000}}, "/cpu/realtimeRuntime"),
+        ({"blockIO": {"leafWeight": 10}}, "/blockIO/leafWeight"),
+        (
+            {"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "weight": 10, "leafWeight": 10}]}},
+            "/blockIO/weightDevice/0/leafWeight",
+        ),
+        ({"network": {"classID": 1}}, "/network/classID"),
+        ({"network": {"priorities": [{"name": "lo", "priority": 1}]}}, "/network/priorities"),
+    ],
+)
+def test_each_field_that_v2_has_no_file_for(fragment: "dict[str, Any]", pointer: str) -> None:
+    """Refused, and never passed over in silence, whatever stands beside it [X3]."""
+    with pytest.raises(UnsupportedError, match="needs cgroup v1") as caught:
+        limits_v2.writes(fragment, ALL_V2)
+    assert caught.value.pointer == P + pointer
+    assert limits_v1.writes(fragment, ALL_V1)
+
+
 def test_net_prio_name_cannot_smuggle_a_second_line() -> None:
     with pytest.raises(ConfigError) as caught:
         limits_v1.writes({"network": {"priorities": [{"name": "a\nb", "priority": 1}]}}, ALL_V1)

@@ -1,6 +1,6 @@
 """Words for what the kernel refuses: (op, call, errno -> hint or error)."""
 
-from errno import EINVAL, ENOENT, ENOSPC, EPERM
+from errno import EINVAL, ENOENT, ENOSPC, EOVERFLOW, EPERM
 
 import pytest
 
@@ -27,6 +27,12 @@ def test_new_mounts(kind: str, call: str, words: str) -> None:
     op = plan.op("mount", "/mounts/0", strings=(kind, "/x"), args=(0, 0, 0))
     found = refusals.hint(op, call, EPERM)
     assert words in found if words else not found
+
+
+def test_a_mapping_without_the_root_of_the_file_system() -> None:
+    op = plan.op("mount", "/mounts/0", strings=("tmpfs", "/x"), args=(0, 0, 0))
+    assert "belongs to 0" in refusals.hint(op, "fchmod", EOVERFLOW)
+    assert not refusals.hint(op, "fchmod", EINVAL)
 
 
 @pytest.mark.parametrize(
