@@ -205,6 +205,29 @@ def test_refused_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert update.restore() == []
 
 
+def test_devices_come_back_when_what_follows_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state that is to remember the list cannot be written, say."""
+    kernel = Kernel(tmp_path, monkeypatch, "a *:* rwm\n")
+    old = [ALLOW_ALL, {**KMSG, "allow": False}]
+    update = kernel.update([ALLOW_ALL, {**KMSG, "allow": False, "minor": 12}], old)
+    update.apply()
+    assert update.restore() == []
+    assert kernel.done[2:] == ["devices.deny c 1:11 r", "devices.allow c 1:12 r"]
+
+
+def test_a_limit_below_what_is_in_use_is_seen_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a service manager is told of anything, and before the first write [B6]."""
+    cgroup = v2(tmp_path, {"memory.max": "max", "memory.current": "5000", "pids.max": "9", "memory.swap.max": "7"})
+    told: list[object] = []
+    monkeypatch.setattr(type(cgroup), "announce", lambda self, *args: told.append(args))
+    resources = {"memory": {"limit": 4000, "swap": 4096, "checkBeforeUpdate": True}, "pids": {"limit": 3}}
+    with pytest.raises(StepError, match="not above what is in use") as caught:
+        Update(cgroup, resources, [], Host()).apply()
+    assert caught.value.pointer == "/memory/limit"
+    assert told == []
+    assert [content(cgroup, name) for name in ("memory.max", "memory.swap.max", "pids.max")] == ["max", "7", "9"]
+
+
 def test_thawed_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel(tmp_path, monkeypatch, DEFAULT_LIST)
     kernel.fail = "devices.allow a"
