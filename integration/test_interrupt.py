@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.lib import strace
 from integration.lib.bundle import PROBE
 from integration.lib.container import Container, wait_until
 from integration.lib.leaks import Leaks
@@ -134,23 +133,6 @@ def test_at_any_moment(container: Container, leaks: Leaks) -> None:
     assert interrupted
 
 
-def calls_of(container: Container, verb: str, *flags: str) -> list[tuple[str, int]]:
-    """The system calls of one command, in order: (name, how many times so far)."""
-    trace = container.bundle.path / "trace"
-    container.bundle.write()
-    traced = container.runtime.within(["strace", "-qq", "-o", str(trace)])
-    words = ["--bundle", str(container.bundle.path), "--pid-file", str(container.pid_file), *flags, container.id]
-    traced(verb, *words).ok()
-    took_place(container)
-    seen: collections.Counter[str] = collections.Counter()
-    calls = []
-    for line in trace.read_text(errors="replace").splitlines():
-        if match := re.match(r"([a-z0-9_]+)\(", line):
-            seen[match[1]] += 1
-            calls.append((match[1], seen[match[1]]))
-    return calls
-
-
 def took_place(container: Container) -> None:
     """The command says that there is a container now: there is, and it is removed."""
     container.pid = int(container.pid_file.read_text())
@@ -166,15 +148,16 @@ def took_place(container: Container) -> None:
 def test_at_every_system_call(container: Container, leaks: Leaks, verb: str, flags: tuple[str, ...]) -> None:
     """A signal in front of any of the last calls, or of every fifth before: all of it was done, or nothing is left."""
     container.bundle.config["process"]["args"] = [PROBE, "sleep", "60000"]
-    calls = calls_of(container, verb, *flags)
-    chosen = calls[:-60:5] + calls[-60:]
+    container.bundle.write()
+    files = ["--bundle", str(container.bundle.path), "--pid-file", str(container.pid_file)]
+    words = [verb, *files, *flags, container.id]
+    calls = strace.calls(container.runtime, words, container.bundle.path / "trace")
+    took_place(container)
     codes = set()
-    for name, number in chosen:
-        injection = ["strace", "-qq", "-o", "/dev/null", "-e", f"inject={name}:signal=TERM:when={number}"]
-        words = ["--bundle", str(container.bundle.path), "--pid-file", str(container.pid_file), *flags, container.id]
-        result = container.runtime.within(injection)(verb, *words)
+    for call in calls[:-60:5] + calls[-60:]:
+        result = strace.at(container.runtime, call, "signal=TERM", words)
         codes.add(result.code)
-        where = f"TERM at {name} number {number} of {len(calls)} calls: {result!r}"
+        where = f"TERM at {call} of {len(calls)} calls: {result!r}"
         if result.code == 0:
             took_place(container)
         else:

@@ -1,9 +1,15 @@
 """Files and paths without the os module: reading to the end, and paths as text."""
 
 import posix
+from errno import EIO, EMFILE, ENFILE, ENOMEM
+
+from ociruntime.errors import StepError
 
 # of a file of the kernel; a mountinfo of 100,000 mounts has 20 MiB
 LIMIT = 64 << 20
+
+# These say something about the machine, or about us, and nothing about the file.
+_TROUBLE = (EIO, EMFILE, ENFILE, ENOMEM)
 
 
 def rest(fd: int, limit: int = LIMIT) -> bytes:
@@ -26,15 +32,20 @@ def read(path: str, limit: int = LIMIT, *, directory: "int | None" = None) -> by
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=directory)
     try:
         return rest(fd, limit)
+    except OSError as error:
+        error.filename = path
+        raise
     finally:
         posix.close(fd)
 
 
 def read_if_possible(path: str, limit: int = LIMIT) -> bytes:
-    """The file, at most limit bytes; b"" when it is not there or cannot be read."""
+    """The file, at most limit bytes; b"" when it is not there or not for us. Raises StepError when nobody can know."""
     try:
         return read(path, limit)
-    except OSError:
+    except OSError as error:
+        if error.errno in _TROUBLE:
+            raise StepError("cannot read", path=path, errno=error.errno) from None
         return b""
 
 

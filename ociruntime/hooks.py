@@ -195,6 +195,22 @@ def _run_one(
     state: "dict[str, Any]",
     held: "Held | None" = None,
 ) -> None:
+    """Run one hook to its end. Raises HookError, also when the machine lacks what is needed to run it; SignalError."""
+    try:
+        _try_one(hook, kind, index, text, cwd, state, held)
+    except OSError as error:
+        raise HookError(kind, index, "cannot be run", path=hook["path"], errno=error.errno or 0) from None
+
+
+def _try_one(
+    hook: "Mapping[str, Any]",
+    kind: str,
+    index: int,
+    text: bytes,
+    cwd: str,
+    state: "dict[str, Any]",
+    held: "Held | None",
+) -> None:
     from ociruntime.shim.spawn import run_process
 
     path = hook["path"]
@@ -203,7 +219,11 @@ def _run_one(
         env = caller_environment()
     # A memfd, not a pipe: a hook that does not read its stdin can neither block us nor cause EPIPE.
     stdin = posix.memfd_create("state", posix.MFD_CLOEXEC)
-    reader, writer = posix.pipe2(posix.O_CLOEXEC)
+    try:
+        reader, writer = posix.pipe2(posix.O_CLOEXEC)
+    except OSError:
+        posix.close(stdin)
+        raise
     directory = _open_directory(cwd)
     files: list[int] = []
     try:
@@ -213,7 +233,7 @@ def _run_one(
         pid, pidfd = run_process(
             path, _argv(hook), env, cwd_fd=directory, stdin=stdin, stdout=out, stderr=err, new_session=True
         )
-    except HookError:
+    except (HookError, OSError):
         posix.close(reader)
         raise
     except OCIError as error:
@@ -229,7 +249,7 @@ def _run_one(
     try:
         try:
             output, in_time = _follow(reader, pidfd, hook.get("timeout") or 0, held)
-        except SignalError:
+        except (SignalError, OSError):
             _kill_group(pid)
             _wait(pid)
             raise

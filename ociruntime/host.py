@@ -4,7 +4,7 @@
 """
 
 import posix
-from errno import ENOENT, ENOTDIR
+from errno import EACCES, ENOENT, ENOTDIR
 
 from ociruntime import files
 from ociruntime.errors import OCIError
@@ -266,7 +266,9 @@ def _controllers(directory: str) -> "tuple[str, ...] | None":
     """The controllers a cgroup2 directory lists; None if it is not one."""
     try:
         return tuple(files.read(directory + "/cgroup.controllers").decode("ascii", "replace").split())
-    except OSError:
+    except OSError as error:
+        if error.errno not in (ENOENT, ENOTDIR, EACCES):
+            raise OCIError("cannot read", path=directory, errno=error.errno or 0) from error
         return None
 
 
@@ -284,4 +286,5 @@ def _read(path: str) -> bytes:
     except OSError as error:
         if error.errno in (ENOENT, ENOTDIR) and path != "/proc/self/mountinfo":
             return b""
-        raise OCIError("cannot read", path=path, errno=error.errno or 0, hint="a mounted /proc is needed") from error
+        hint = "a mounted /proc is needed" if error.errno in (ENOENT, ENOTDIR) else ""
+        raise OCIError("cannot read", path=path, errno=error.errno or 0, hint=hint) from error

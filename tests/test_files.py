@@ -1,11 +1,13 @@
 """files.py: reading to the end, and paths as text."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from ociruntime import files
+from ociruntime.errors import StepError
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/kallsyms"), reason="no /proc/kallsyms")
@@ -39,6 +41,15 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     assert files.read_if_possible(str(tmp_path)) == b""
     with pytest.raises(FileNotFoundError):
         files.read(f"{tmp_path}/nothing")
+
+
+def test_what_nobody_can_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Want of descriptors does not mean that a file is not there."""
+    (tmp_path / "name").write_text("text")
+    monkeypatch.setattr(files.posix, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EMFILE, "no")))
+    with pytest.raises(StepError, match="cannot read: too many open files") as caught:
+        files.read_if_possible(f"{tmp_path}/name")
+    assert caught.value.path == f"{tmp_path}/name"
 
 
 def test_clean() -> None:

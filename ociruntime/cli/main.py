@@ -74,8 +74,14 @@ def main(argv: "list[str]") -> int:
     except KeyboardInterrupt:
         log.error(context.prefix() + "interrupted")
         return 130
+    except MemoryError:
+        _report(context, OCIError("", errno=_errno.ENOMEM))
+        return _failed(context)
     except Exception as error:  # noqa: BLE001 - a bug: told in one line, never a traceback
-        _report_bug(context, error)
+        if isinstance(error, ImportError) and error.path:  # a file that is there and cannot be loaded
+            _report(context, OCIError(f"cannot load a library: {error}"))
+        else:
+            _report_bug(context, error)
         return _failed(context)
     finally:
         log.close()

@@ -107,7 +107,7 @@ def remove(runtime: "Runtime", state: State, directory: "StateDir") -> None:
 def _kill_init(state: State) -> None:
     """SIGKILL and wait until the process is really gone."""
     try:
-        pidfd = posix.pidfd_open(state.pid)
+        pidfd = status.pidfd(state.pid)
     except ProcessLookupError:
         return
     try:

@@ -328,7 +328,7 @@ class _Execution:
         for kind in self.state.namespaces:
             flags |= FLAGS[kind]
         try:
-            pidfd = posix.pidfd_open(self.init_pid)
+            pidfd = status.pidfd(self.init_pid)
         except ProcessLookupError:
             raise self._gone() from None
         try:
@@ -354,8 +354,8 @@ class _Execution:
         """Whether the end of the container is behind a failure. It kills our process before its own init is dead."""
         if error.step in ("init", "namespaces") or error.errno == EPIPE:
             try:
-                pidfd = posix.pidfd_open(self.init_pid)
-            except OSError:
+                pidfd = status.pidfd(self.init_pid)
+            except ProcessLookupError:
                 return True
             from select import POLLIN, poll
 

@@ -42,7 +42,7 @@ def send(pid: int, state: "State", signal: int) -> None:
     from _signal import pidfd_send_signal
 
     try:
-        pidfd = posix.pidfd_open(pid)
+        pidfd = status.pidfd(pid)
     except ProcessLookupError:
         raise _not_running(state.container_id, status.STOPPED) from None
     try:

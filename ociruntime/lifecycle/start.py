@@ -55,6 +55,8 @@ def start(
         if not state.startable:
             raise StateError("the config has no process to start", container_id=container_id, actual=actual)
         notify = _notify(runtime, directory, pid, notify_socket) if notify_socket else None
+        if state.hooks:
+            from ociruntime.shim import spawn as _spawn  # noqa: F401 - or fail now, before the program runs
         try:
             try:
                 _release(state, directory, pid, held)
@@ -86,7 +88,7 @@ def _notify(runtime: "Runtime", directory: "StateDir", pid: int, service: str) -
         runtime.log.warning("NOTIFY_SOCKET was not set when the container was created, ignoring")
         return None
     try:
-        pidfd = posix.pidfd_open(pid)
+        pidfd = status.pidfd(pid)
     except ProcessLookupError:
         return None  # the next step reports it
     try:
@@ -122,7 +124,7 @@ class _Notify:
 def _release(state: "State", directory: "StateDir", pid: int, held: "Held | None") -> None:
     """The handshake over exec.fifo."""
     try:
-        pidfd = posix.pidfd_open(pid)
+        pidfd = status.pidfd(pid)
     except ProcessLookupError:
         raise StateError(_DEAD, container_id=state.container_id, actual=status.STOPPED) from None
     fifo = -1
@@ -132,30 +134,46 @@ def _release(state: "State", directory: "StateDir", pid: int, held: "Held | None
             raise StateError(_DEAD, container_id=state.container_id, actual=status.STOPPED)
         fifo = directory.open_fifo(posix.O_RDONLY | posix.O_NONBLOCK)
         # That has let the init process go, whatever happens to us now: the container is not "created" any more.
-        directory.remove_fifo()
-        report = _read_to_end(fifo, pidfd, held)
+        try:
+            directory.remove_fifo()
+        except OSError:
+            pass  # the status does not depend on it
+        report = _read_to_end(fifo, pid, pidfd, held)
     except OSError as error:
-        raise StepError(
-            "cannot open the start fifo", path=f"{directory.path}/exec.fifo", errno=error.errno or 0
-        ) from None
+        reason = "cannot open the start fifo" if fifo < 0 else "cannot hear from the program, which may run by now"
+        raise StepError(reason, path=f"{directory.path}/exec.fifo", errno=error.errno or 0) from None
     finally:
         posix.close(pidfd)
         if fifo >= 0:
             posix.close(fifo)
     if not report:
+        # A start before us may have been killed when it had let the init process go.
+        if status.alive(pid, state.start_time, state.boot_id):
+            actual = status.RUNNING
+            raise StateError(
+                _REFUSED[actual], container_id=state.container_id, expected=(status.CREATED,), actual=actual
+            )
         raise StateError(_DEAD, container_id=state.container_id, actual=status.STOPPED)
     if len(report) > 1:
         raise _failure(state, report[1:])
 
 
-def _read_to_end(fifo: int, pidfd: int, held: "Held | None") -> bytes:
+def _read_to_end(fifo: int, pid: int, pidfd: int, held: "Held | None") -> bytes:
     """All that comes through the fifo until its writer closes it, or dies before it has opened it."""
+    data = b""
+    try:
+        data = posix.read(fifo, 4096)
+        if not data and not status.waits(pid):
+            data = posix.read(fifo, 4096)
+            if not data:
+                return data  # what was to come has been said before we could hear it
+    except BlockingIOError:
+        pass  # the writer is there
     waiting = poll()
     waiting.register(fifo, POLLIN)
     waiting.register(pidfd, POLLIN)
     if held is not None:
         waiting.register(held.fd, POLLIN)
-    data = b""
     while True:
         ready = [fd for fd, _ in waiting.poll()]
         if held is not None:

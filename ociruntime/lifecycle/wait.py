@@ -12,7 +12,7 @@ import posix
 from errno import ESRCH
 from select import POLLIN, poll
 
-from ociruntime.errors import OCIError, StateError, StepError
+from ociruntime.errors import OCIError, StateError
 from ociruntime.lifecycle.foreground import code_of
 from ociruntime.shim import calls
 from ociruntime.state import status
@@ -59,7 +59,7 @@ def open_pidfd(state: "State") -> int:
         raise StateError("the container is being created", container_id=state.container_id, actual=status.CREATING)
     if state.boot_id != status.boot_id():
         raise ProcessLookupError(ESRCH, "of another boot")
-    fd = posix.pidfd_open(state.pid)
+    fd = status.pidfd(state.pid)
     if status.process_stat(state.pid)[1] == state.start_time:
         return fd
     posix.close(fd)  # somebody else has the PID now
@@ -75,8 +75,6 @@ def pidfd(runtime: "Runtime", container_id: str) -> int:
         raise StateError(
             "container not running", container_id=container_id, expected=(status.RUNNING,), actual=status.STOPPED
         ) from None
-    except OSError as error:
-        raise StepError("", call="pidfd_open", errno=error.errno or 0) from None
 
 
 def remember(runtime: "Runtime", state: "State", code: int) -> None:

@@ -1,5 +1,8 @@
 """The status of a container, derived from what is there now and never from what was written down."""
 
+import posix
+
+from ociruntime.errors import StepError
 from ociruntime.files import read_if_possible
 
 TYPE_CHECKING = False
@@ -38,6 +41,16 @@ def zombie_status(pid: int, start_time: int) -> "int | None":
     return int(fields[49])
 
 
+def pidfd(pid: int) -> int:
+    """Return a pidfd, the caller's to close. Raises ProcessLookupError when there is no such process, StepError."""
+    try:
+        return posix.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError as error:
+        raise StepError("", call="pidfd_open", errno=error.errno or 0) from None
+
+
 def boot_id() -> str:
     """Return the ID of this boot, as random(4) has it."""
     return read_if_possible("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()
@@ -67,6 +80,15 @@ def frozen(freezer: str) -> bool:
     return text == b"1"
 
 
+def waits(pid: int) -> bool:
+    """Tell whether the init process has not been let go by start: it empties its only argument then.
+
+    A file that is hidden from us (hidepid=, see proc(5)) tells nothing: then it waits.
+    """
+    line = read_if_possible(f"/proc/{pid}/cmdline", 64)
+    return not line or (line.startswith(b"ociruntime-init\0") and line[16:17].isdigit())
+
+
 def derive(state: "State", directory: "StateDir") -> "tuple[str, int]":
     """Return (status, PID); the PID is 0 when the init process is gone.
 
@@ -80,4 +102,5 @@ def derive(state: "State", directory: "StateDir") -> "tuple[str, int]":
         return PAUSED, pid
     if not running:
         return STOPPED, 0
-    return (CREATED if directory.has_fifo() else RUNNING), pid
+    # A start that was killed may have left the fifo of a program that runs.
+    return (CREATED if directory.has_fifo() and waits(pid) else RUNNING), pid

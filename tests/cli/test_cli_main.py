@@ -132,6 +132,20 @@ def test_stderr_alone_gets_an_error_once(fake: Fake, capfd: Capture) -> None:
     assert capfd.readouterr().err == "ociruntime: state 'web': container does not exist\n"
 
 
+@pytest.mark.parametrize(
+    ("failure", "text"),
+    [
+        (MemoryError(), "cannot allocate memory (ENOMEM)"),
+        (ImportError("x.so: cannot open shared object file", path="/x.so"), "cannot load a library: x.so: cannot"),
+    ],
+)
+def test_want_of_memory_or_descriptors_is_no_bug(fake: Fake, capfd: Capture, failure: Exception, text: str) -> None:
+    """The interpreter tells both in ways of its own."""
+    fake.failure = failure
+    assert main(["--root", "/r", "start", "web"]) == 1
+    assert capfd.readouterr().err.startswith(f"ociruntime: start 'web': {text}")
+
+
 def test_bug_is_one_line_and_a_trace_at_debug_level(fake: Fake, tmp_path: Path, capfd: Capture) -> None:
     fake.failure = ZeroDivisionError("by zero")
     log = tmp_path / "log"

@@ -23,6 +23,17 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
+def waiting() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that looks like an init process before start."""
+    process = subprocess.Popen(["ociruntime-init", "60"], executable="/bin/sleep")
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
 def directory(root: StateRoot) -> Iterator[StateDir]:
     root.reserve("web").close()
     with root.open("web") as opened:
@@ -91,11 +102,34 @@ def test_running(child: subprocess.Popen[bytes], directory: StateDir) -> None:
     assert status.derive(state_of(child.pid), directory) == ("running", child.pid)
 
 
-def test_created_while_the_fifo_is_there(child: subprocess.Popen[bytes], directory: StateDir) -> None:
+def test_created_while_the_fifo_is_there(directory: StateDir, waiting: subprocess.Popen[bytes]) -> None:
     directory.make_fifo(os.geteuid(), os.getegid())
-    assert status.derive(state_of(child.pid), directory) == ("created", child.pid)
+    assert status.derive(state_of(waiting.pid), directory) == ("created", waiting.pid)
     directory.remove_fifo()
+    assert status.derive(state_of(waiting.pid), directory) == ("running", waiting.pid)
+
+
+def test_running_when_a_start_was_killed_before_it_removed_the_fifo(
+    child: subprocess.Popen[bytes], directory: StateDir
+) -> None:
+    directory.make_fifo(os.geteuid(), os.getegid())
     assert status.derive(state_of(child.pid), directory) == ("running", child.pid)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"ociruntime-init\x007\0", True),
+        (b"ociruntime-init\x0012\0", True),
+        (b"ociruntime-init\0\0\0", False),  # what start leaves of it
+        (b"/bin/sh\0", False),
+        (b"ociruntime-init7\0", False),
+        (b"", True),  # hidden from us
+    ],
+)
+def test_who_waits_for_start(monkeypatch: pytest.MonkeyPatch, line: bytes, expected: bool) -> None:
+    monkeypatch.setattr(status, "read_if_possible", lambda path, limit: line)
+    assert status.waits(5) is expected
 
 
 def test_stopped_when_the_process_is_gone(child: subprocess.Popen[bytes], directory: StateDir) -> None:

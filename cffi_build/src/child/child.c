@@ -265,7 +265,7 @@ static void reset_signals(void)
     SYS4(__NR_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
 }
 
-void child_main(int sync)
+void child_main(int sync, char *waits)
 {
     struct child c;
     struct boot request;
@@ -275,6 +275,7 @@ void child_main(int sync)
     c.sync = c.report = sync;
     c.op = STAGE_OP;
     c.fifo = c.links = -1;
+    c.waits = waits;
     c.root = c.proc = c.proc_full = c.null_tree = c.mask_tree = c.seccomp = -1;
     c.hook_stdout = c.hook_stderr = -1;
     for (int i = 0; i < FD_BATCH; i++)

@@ -29,6 +29,7 @@ struct child {
     int mask_tree;   /* the empty read-only tmpfs, for directory masks */
     int fifo;        /* O_PATH of exec.fifo */
     int links;       /* O_PATH of our own /proc/self/fd, to open the fifo by */
+    char *waits;     /* our argument: emptied by start, so that /proc/PID/cmdline shows who still waits for it */
     int seccomp;     /* fd of the BPF program */
     int hook_stdout; /* files for the output of hooks; -1: it is collected */
     int hook_stderr;
@@ -59,7 +60,7 @@ int send_sync(struct child *c, uint32_t point);
 int sync_with_parent(struct child *c, uint32_t point, int *fd);
 /* The same, giving the parent a copy of an fd. */
 int sync_with_fd(struct child *c, uint32_t point, int passed);
-__attribute__((noreturn)) void child_main(int sync);
+__attribute__((noreturn)) void child_main(int sync, char *waits);
 
 /* report.c */
 /* Note where it failed and pass error on (negative errno). call is a literal, object may be NULL. */

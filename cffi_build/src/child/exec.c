@@ -251,6 +251,7 @@ int op_wait_start(struct child *c, const struct plan_op *op)
     while (fd == -EINTR);
     if (fd < 0)
         return failed(c, "open", "exec.fifo", fd);
+    *c->waits = '\0'; /* before the first word to start: if that is dead by now, a second one need not wait for any */
     sys_write((int)fd, "0", 1);
     c->report = (int)fd; /* start reads until execve closes it; it knows no plan, only the order of what is left */
     c->first_op = c->op + 1;

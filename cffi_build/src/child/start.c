@@ -12,7 +12,7 @@ __attribute__((noreturn, used)) static void start(const long *stack)
             sys_exit(2);
         fd = fd * 10 + (*at - '0');
     }
-    child_main(fd);
+    child_main(fd, (char *)(uintptr_t)argv[1]);
 }
 
 __asm__(".text\n"
