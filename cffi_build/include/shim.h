@@ -44,7 +44,7 @@ struct plan_op {
 
 enum op_kind {
     OP_NONE = 0,
-    OP_CGROUP_JOIN = 1,        /* fd: a v1 "tasks" (or v2 procs) file opened for writing; writes "0" */
+    OP_CGROUP_JOIN = 1,        /* fd: a v1 "tasks" (or v2 procs) file opened for writing; writes "0". OPF_OPTIONAL */
     OP_UNSHARE = 2,            /* args[0]: CLONE_NEW* */
     OP_SETSID = 3,
     OP_KEYRING = 4,            /* strings[0]: session keyring name; ENOSYS/EPERM is a warning */
@@ -154,7 +154,7 @@ enum op_kind {
 #define OPF_INIT 1         /* OP_EXEC */
 #define OPF_COPYUP 256     /* OP_MOUNT tmpfs: fill with what it hides */
 #define OPF_INHERIT_MODE 512 /* OP_MOUNT tmpfs: take mode, uid and gid of an existing destination */
-#define OPF_OPTIONAL 1024  /* OP_SYMLINK: whatever has the name already stays */
+#define OPF_OPTIONAL 1024  /* OP_SYMLINK: whatever has the name already stays; OP_CGROUP_JOIN: if it is refused, go on */
 #define OPF_PROCFS_SOURCE 2048 /* OP_BIND: the tree must be procfs (destination /proc) */
 #define OPF_HOST_TREE 4096 /* OP_BIND: make it a slave first (rootfsPropagation is not shared) */
 #define OPF_NO_FOLLOW 8192 /* OP_BIND, OP_MOUNT: do not follow a symlink at the destination */

@@ -1,8 +1,8 @@
 """The interface every kind of cgroup offers, and what cgroup v1 and v2 have in common.
 
-Order of use in create: ``check_free()`` (nothing is made yet), ``saved()`` into state.json, ``create()``, ``apply()``,
-then the init process joins: v1 by itself through ``join_sources()``, v2 by being cloned into ``clone_directory()``.
-So ``create()`` and ``apply()`` never write cgroup.procs or tasks: on an idle machine the first such write by another
+Order of use in create: ``check_free()`` (nothing is made yet), ``saved()`` into state.json, ``begin()``, ``create()``,
+``apply()``, then the init process joins: v1 by itself through ``join_sources()``, v2 by being cloned into
+``clone_directory()``. So ``create()`` and ``apply()`` never write cgroup.procs or tasks: on an idle machine the first such write by another
 process than the one that moves waits 10 ms or more for an RCU grace period.
 """
 
@@ -183,6 +183,12 @@ class Cgroup:
 
     def _thaw_hint(self) -> str:
         raise NotImplementedError
+
+    def begin(self) -> None:
+        """Hook of create: ask for what create() then waits for. Raises StepError."""
+
+    def abandon(self) -> None:
+        """Hook of create: it has ended, or failed; what choosing this has begun is of no use any more."""
 
     def create(self) -> None:
         """Make the directories, in every hierarchy. On error those made are removed again.

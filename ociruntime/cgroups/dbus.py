@@ -41,6 +41,17 @@ _MAX_LINE = 4096
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
 
+class _Sent:
+    """A call whose answer is awaited. deadline: of the answer, by the monotonic clock."""
+
+    __slots__ = ("deadline", "method", "serial")
+
+    def __init__(self, serial: int, method: str) -> None:
+        self.serial = serial
+        self.method = method
+        self.deadline = monotonic() + CALL
+
+
 class DBusError(StepError):
     """systemd, or the bus, has answered with an error. name: of the D-Bus error."""
 
@@ -83,6 +94,9 @@ class Systemd:
 
     user: the user's manager instead of the system's. unit, pointer: what the errors name.
     Raises StepError or UnsupportedError; each names bus, unit and method.
+
+    A round trip takes two processes besides this one, so what can be sent together is: a call waits in ``_unsent``
+    until somebody needs an answer.
     """
 
     def __init__(self, unit: str, *, user: bool, pointer: str = "", environ: "Mapping[str, str] | None" = None) -> None:
@@ -92,12 +106,16 @@ class Systemd:
         self._parser = Parser()
         self._serial = 0
         self._signals: list[Message] = []
+        self._replies: dict[int, Message] = {}
+        self._unsent = b""
+        self._name = ""
+        self._own_pid: _Sent | None = None
+        self._starting: tuple[_Sent, tuple[object, ...], Sequence[Property]] | None = None
         self._address = address(user, os.environ if environ is None else environ)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             self._connect()
-            self._name: str = self._call(_DRIVER, "Hello")[0]
-            self._call(_DRIVER, "AddMatch", "s", (_MATCH,))
+            self._greeting = [self._post(_DRIVER, "Hello"), self._post(_DRIVER, "AddMatch", "s", (_MATCH,))]
         except BaseException:
             self.close()
             raise
@@ -123,13 +141,18 @@ class Systemd:
         """The manager's version, and the cgroup below which it keeps its units ("" is the top)."""
         properties = _MANAGER.with_interface(_PROPERTIES)
         interface = f"{_SYSTEMD}.Manager"
-        version = self._call(properties, "Get", "ss", (interface, "Version"))[0][1]
-        root = self._call(properties, "Get", "ss", (interface, "ControlGroup"))[0][1]
+        asked = [self._post(properties, "Get", "ss", (interface, name)) for name in ("Version", "ControlGroup")]
+        self._greeted()
+        self._own_pid = self._post(_DRIVER, "GetConnectionUnixProcessID", "s", (self._name,))
+        version, root = [self._answer(sent)[0][1] for sent in asked]
         return str(version), str(root).rstrip("/")
 
     def check_pid(self) -> None:
         """Refuse a bus of another PID namespace: a process ID that we send would mean some other process there."""
-        pid = self._call(_DRIVER, "GetConnectionUnixProcessID", "s", (self._name,))[0]
+        self._greeted()
+        sent = self._own_pid or self._post(_DRIVER, "GetConnectionUnixProcessID", "s", (self._name,))
+        self._own_pid = None
+        pid = self._answer(sent)[0]
         if pid != os.getpid():
             raise self._failure(
                 "GetConnectionUnixProcessID",
@@ -137,18 +160,31 @@ class Systemd:
             )
 
     def start(self, properties: "Sequence[Property]") -> None:
-        """StartTransientUnit, and wait until that is done. A unit of this name that has failed before is reset.
+        """StartTransientUnit, and wait until that is done: begin_start(), end_start()."""
+        self.begin_start(properties)
+        self.end_start()
 
-        Raises DBusError with the name org.freedesktop.systemd1.UnitExists for one that lives.
-        """
+    def begin_start(self, properties: "Sequence[Property]") -> None:
+        """Send StartTransientUnit."""
         body: tuple[object, ...] = (
             self._unit,
             "replace",
             [(item.name, (item.signature, item.value)) for item in properties],
             [],
         )
+        sent = self._post(_MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", body)
+        self._starting = sent, body, properties
+        self._flush(sent)
+
+    def end_start(self) -> None:
+        """Wait until what begin_start() has asked for is done. A unit of this name that has failed before is reset.
+
+        Raises DBusError with the name org.freedesktop.systemd1.UnitExists for one that lives.
+        """
+        assert self._starting is not None
+        sent, body, properties = self._starting
         try:
-            job = self._call(_MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", body)[0]
+            job = self._answer(sent)[0]
         except DBusError as error:
             if error.name != f"{_SYSTEMD}.UnitExists":
                 self._blame(error, properties)
@@ -230,21 +266,45 @@ class Systemd:
                 self._signals.append(message)
 
     def _call(self, target: "DBusAddress", method: str, signature: str = "", body: "Sequence[Any]" = ()) -> "Any":
-        """Send a call and wait for its answer; signals that come before it are kept."""
-        deadline = monotonic() + CALL
+        """Send a call and wait for its answer."""
+        sent = self._post(target, method, signature, body)
+        self._greeted()
+        return self._answer(sent)
+
+    def _post(self, target: "DBusAddress", method: str, signature: str = "", body: "Sequence[Any]" = ()) -> _Sent:
+        """Make a call that goes with the next one whose answer is needed."""
         self._serial += 1
         message = new_method_call(target, method, signature or None, tuple(body))
         try:
-            data = message.serialise(serial=self._serial)
+            self._unsent += message.serialise(serial=self._serial)
         except _UNFIT as error:
             raise self._failure(method, f"the message cannot be made: {error}") from None
-        self._send(data, deadline, method)
-        while True:
-            reply = self._receive(deadline, method, f"no answer about unit '{self._unit}' within {CALL:g} s")
-            if reply.header.message_type is MessageType.signal:
-                self._signals.append(reply)
-            elif reply.header.fields.get(HeaderFields.reply_serial) == self._serial:
-                break
+        return _Sent(self._serial, method)
+
+    def _flush(self, sent: _Sent) -> None:
+        data, self._unsent = self._unsent, b""
+        if data:
+            self._send(data, sent.deadline, sent.method)
+
+    def _greeted(self) -> None:
+        """Wait for the end of what a connection begins with."""
+        greeting, self._greeting = self._greeting, []
+        for sent in greeting:
+            body = self._answer(sent)
+            if sent.method == "Hello":
+                self._name = str(body[0])
+
+    def _answer(self, sent: _Sent) -> "Any":
+        """Wait for the answer to a call; what else comes before it is kept."""
+        self._flush(sent)
+        method, late = sent.method, f"no answer about unit '{self._unit}' within {CALL:g} s"
+        while sent.serial not in self._replies:
+            message = self._receive(sent.deadline, method, late)
+            if message.header.message_type is MessageType.signal:
+                self._signals.append(message)
+            else:
+                self._replies[message.header.fields.get(HeaderFields.reply_serial, 0)] = message
+        reply = self._replies.pop(sent.serial)
         if reply.header.message_type is MessageType.error:
             name = str(reply.header.fields.get(HeaderFields.error_name, ""))
             text = str(reply.body[0]) if reply.body else name
@@ -262,6 +322,8 @@ class Systemd:
         try:
             self._socket.settimeout(max(deadline - monotonic(), 0.001))
             self._socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._closed(method) from None
         except OSError as error:
             raise self._broken(method, error, "the message was not taken in time") from None
 
@@ -282,10 +344,12 @@ class Systemd:
                 raise TimeoutError
             self._socket.settimeout(left)
             data = self._socket.recv(65536)
+        except ConnectionResetError:
+            data = b""  # closed with something of ours unread
         except OSError as error:
             raise self._broken(method, error, late) from None
         if not data:
-            raise self._failure(method, f"the connection was closed while waiting for unit '{self._unit}'")
+            raise self._closed(method)
         return data
 
     def _connect(self) -> None:
@@ -319,9 +383,12 @@ class Systemd:
         if not line.startswith(b"OK "):
             answer = line[:80].decode("ascii", "replace").strip()
             raise self._failure("authenticate", f"user ID {uid} is refused: '{answer}'")
-        self._send(b"BEGIN\r\n", deadline, "authenticate")
+        self._unsent = b"BEGIN\r\n"
 
     # -- errors
+
+    def _closed(self, method: str) -> StepError:
+        return self._failure(method, f"the connection was closed while waiting for unit '{self._unit}'")
 
     def _broken(self, method: str, error: OSError, late: str, path: str = "") -> StepError:
         if isinstance(error, TimeoutError):

@@ -49,16 +49,20 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str, *, driver:
         for name, place in places.items():
             cgroup.mounts[place] = host.cgroup_mounts[name] if name else host.unified
         cgroup.mark = urandom(12).hex()
-    annotations = config.get("annotations")
-    if annotations and "run.oci.delegate-cgroup" in annotations:
-        from ociruntime.cgroups import delegation
-
-        delegation.ask(cgroup, annotations)
     cgroup.container_id = container_id
     cgroup.explicit = bool(cgroups_path) or driver == "systemd"
     cgroup.rootless = host.rootless
     cgroup.skip_devices = host.in_userns
-    cgroup.prepare(host, resources)
+    try:
+        annotations = config.get("annotations")
+        if annotations and "run.oci.delegate-cgroup" in annotations:
+            from ociruntime.cgroups import delegation
+
+            delegation.ask(cgroup, annotations)
+        cgroup.prepare(host, resources)
+    except BaseException:
+        cgroup.abandon()
+        raise
     return cgroup
 
 

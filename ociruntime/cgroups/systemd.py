@@ -68,19 +68,35 @@ class _Managed(Cgroup):
                 hint=f"stop the unit '{self.unit.name}', or choose another cgroupsPath",
             )
 
-    def _start(self) -> None:
+    def begin(self) -> None:
         from ociruntime.cgroups import devices
 
         resources: Any
         resources, writes = self._lowered or ({}, [])
         wanted = None if self.rootless or self.skip_devices else devices.wanted(resources, RESOURCES)
         try:
-            self.unit.start(writes, wanted)
+            self.unit.begin(writes, wanted)
         except BaseException:
-            # Nothing of the container is there yet: what is in that place belongs to somebody else.
-            self.paths, self.made = {}, []
-            self.undo()
+            self._not_started()
             raise
+
+    def _finish(self) -> None:
+        """Wait for what begin() has asked for."""
+        if not self.unit.pending:
+            self.begin()
+        try:
+            self.unit.finish()
+        except BaseException:
+            self._not_started()
+            raise
+
+    def _not_started(self) -> None:
+        """Nothing of the container is there yet: what is in that place belongs to somebody else."""
+        self.paths, self.made = {}, []
+        self.undo()
+
+    def abandon(self) -> None:
+        self.unit.abandon()
 
     def undo(self) -> None:
         self.unit.release_placeholder()
@@ -94,11 +110,21 @@ class _Managed(Cgroup):
     def exists(self) -> bool:
         return not self._unfinished() and super().exists()
 
+    def _known(self) -> None:
+        """Until systemd has answered, nobody knows whose unit has the name."""
+        if self.unit.pending:
+            try:
+                self._finish()
+            except OCIError as error:
+                self.warnings.append(f"{error}, ignoring")
+
     def kill(self) -> None:
+        self._known()
         if not self._unfinished():
             super().kill()
 
     def remove(self) -> None:
+        self._known()
         if self._unfinished():
             self.undo()
             return
@@ -144,7 +170,7 @@ class SystemdV2(_Managed, CgroupV2):
         return writes
 
     def create(self) -> None:
-        self._start()
+        self._finish()
         self._locate()
         super().create()
         self.unit.note_directory()
@@ -272,7 +298,7 @@ class SystemdV1(_Managed, CgroupV1):
         return writes
 
     def create(self) -> None:
-        self._start()
+        self._finish()
         super().create()
         self.unit.note_directory()
 
@@ -322,7 +348,7 @@ def _check_v1(wanted: "Filter | None") -> None:
 
 
 def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
-    """The cgroup for a new container; see ``manager.choose``. Asks the manager for its version, makes nothing.
+    """The cgroup for a new container; see ``manager.choose``. Asks the manager for its version, starts the placeholder.
 
     Raises ConfigError for a bad cgroupsPath or annotation, StepError when systemd cannot be asked.
     """
@@ -345,24 +371,7 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
         from ociruntime.cgroups import devices
 
         _check_v1(devices.wanted(linux.get("resources") or {}, RESOURCES))
-    systemd = connect(names.name, user=user, pointer=POINTER)
-    version, root = systemd.facts()
-    path = root + names.path
-    if v2:
-        places = {"": host.unified + path}
-    else:
-        places = {name: point + path for name, point in host.cgroup_mounts.items()}
-        if host.unified:
-            places[""] = host.unified + path
-    directory = places.get("name=systemd") or places.get("") or next(iter(places.values()))
-    unit = Unit(
-        names.name,
-        user=user,
-        release=systemd_properties.major_release(version),
-        directory=directory,
-        top=host.unified,
-        v2=v2,
-    )
+    unit = Unit(names.name, user=user, release=0, directory="", top=host.unified, v2=v2)
     unit.names = names
     unit.extra = extra
     unit.description = f"ociruntime container {container_id}"
@@ -370,7 +379,24 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
         if item.name == "Description":
             unit.description = str(item.value)
     unit.started = False
-    unit.keep(systemd)
+    own = host.own_cgroups.get("", "") if host.unified else ""
+    unit.begin_placeholder(f"{host.unified}{own.rstrip('/')}/cgroup.procs" if own else "")
+    try:
+        systemd = connect(names.name, user=user, pointer=POINTER)
+        unit.keep(systemd)
+        version, root = systemd.facts()
+    except BaseException:
+        unit.abandon()
+        raise
+    path = root + names.path
+    if v2:
+        places = {"": host.unified + path}
+    else:
+        places = {name: point + path for name, point in host.cgroup_mounts.items()}
+        if host.unified:
+            places[""] = host.unified + path
+    unit.release = systemd_properties.major_release(version)
+    unit.directory = directory = places.get("name=systemd") or places.get("") or next(iter(places.values()))
     if v2:
         result: Cgroup = SystemdV2("v2", {"": f"{directory}/{leaf}" if leaf else directory}, unit)
     else:

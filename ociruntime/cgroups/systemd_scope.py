@@ -35,6 +35,7 @@ class Unit:
     first of v1). inode: of that directory, 0 as long as create has not come so far: with a name alone nobody can tell
     our unit from the next one of that name. description: what we have called it. top: the mount point. extra:
     properties from annotations. v2: which properties it knows. started: whether there may be something to stop.
+    pending: between begin() and finish().
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Unit:
         "inode",
         "name",
         "names",
+        "pending",
         "release",
         "started",
         "top",
@@ -70,6 +72,7 @@ class Unit:
         self.names: systemd_unit.Unit | None = None
         self.extra: list[Property] = []
         self.started = True
+        self.pending = False
         self._bus: Systemd | None = None
         self._channel: Channel | None = None
         self._pid = 0
@@ -96,31 +99,61 @@ class Unit:
 
     # -- create
 
-    def keep(self, systemd: "Systemd | None") -> None:
-        """A connection that start() is to use: making one takes systemd and the bus longer than a call."""
+    def begin_placeholder(self, procs: str) -> None:
+        """Start the placeholder, and let it write itself into cgroup.procs of the cgroup it is in: procs; "": nowhere.
+
+        The first process that is moved after an idle moment waits 10 ms and more for an RCU grace period; those of the
+        next ten milliseconds do not. So the kernel waits while we load the D-Bus library, and systemd need not.
+        Source: kernel/cgroup/cgroup.c, cgroup_procs_write_start; kernel/rcu/sync.c.
+        """
+        if self.names is None or self.names.is_slice():
+            return
+        self._make_placeholder()
+        if procs and self._channel is not None:
+            _move_itself(self._channel, procs)
+
+    def keep(self, systemd: "Systemd") -> None:
+        """A connection that begin() is to use: making one takes systemd and the bus longer than a call."""
         self._bus = systemd
 
-    def start(self, writes: "list[CgroupWrite]", wanted: "Filter | None") -> None:
-        """Let systemd make it, with all its limits. Raises StepError."""
+    def abandon(self) -> None:
+        """There will be no container: end the placeholder and the connection. Repeating it is fine."""
+        self.release_placeholder()
+        bus, self._bus = self._bus, None
+        if bus is not None:
+            bus.close()
+
+    def begin(self, writes: "list[CgroupWrite]", wanted: "Filter | None") -> None:
+        """Ask systemd to make it, with all its limits. Raises StepError."""
         from ociruntime.cgroups import systemd_properties
 
         if self.names is None:
             raise StepError("a unit that exists already cannot be started", step="systemd", path=self.name)
-        pid = 0
-        if not self.names.is_slice():
+        pid = self._pid
+        if not pid and not self.names.is_slice():
             pid = self._make_placeholder()
         properties = systemd_properties.base(self.names, self.description, pid, v2=self.v2)
         properties += self._leave_room(self._limits(writes, wanted)) + self.extra
         self.started = False
-        bus, self._bus = self._bus, None
-        with bus or self.connect(POINTER) as systemd:
-            systemd.check_pid()
-            # A job that fails or takes too long may still have made something.
-            self.started = True
-            from ociruntime.cgroups.dbus import DBusError
+        if self._bus is None:
+            self._bus = self.connect(POINTER)
+        self._bus.check_pid()
+        # A job that fails or takes too long may still have made something.
+        self.started = True
+        self._bus.begin_start(properties)
+        self.pending = True
 
+    def finish(self) -> None:
+        """Wait until it is made. Raises StepError."""
+        bus, self._bus = self._bus, None
+        self.pending = False
+        if bus is None:
+            raise StepError("a unit that nobody has asked for", step="systemd", path=self.name)
+        from ociruntime.cgroups.dbus import DBusError
+
+        with bus:
             try:
-                systemd.start(properties)
+                bus.end_start()
             except DBusError as error:
                 # Refused: a unit of this name is not ours.
                 self.started = error.name.rpartition(".")[2] in _NO_WORD
@@ -249,6 +282,30 @@ class Unit:
             elif self.inode or systemd.description() == self.description:
                 systemd.stop()
         self.started = False
+
+
+def _move_itself(channel: "Channel", procs: str) -> None:
+    """Have the process at the other end write "0" into cgroup.procs, if it may, and wait for ever."""
+    from ociruntime import plan
+    from ociruntime.shim import encode, spawn
+
+    ops = [
+        plan.op("cgroup_join", flags=plan.OPTIONAL, fd=plan.FdSource("write", procs)),
+        plan.op("sync", args=(plan.SYNC_CREATED,)),
+    ]
+    try:
+        fd = posix.open(procs, posix.O_WRONLY | posix.O_CLOEXEC)
+    except OSError:
+        return  # not ours to write: the kernel waits later
+    try:
+        block = spawn.sealed_block("plan", encode.encode(ops)[0])
+        try:
+            channel.send_boot()
+            channel.send_plan(block, [fd])
+        finally:
+            posix.close(block)
+    finally:
+        posix.close(fd)
 
 
 def _end(channel: "Channel | None", pid: int, pidfd: int) -> None:

@@ -188,6 +188,7 @@ def create(runtime: "Runtime", request: CreateRequest, held: "calls.Held | None"
         finally:
             directory.close()
     finally:
+        cgroup.abandon()
         # Of a signal that is let through now the caller dies, as if nothing had been made.
         if held is not None and own and not (done and request.final):
             held.close()
@@ -294,11 +295,12 @@ class _Creation:
         # Written before any cgroup or process exists: a create that is killed leaves something delete can clean.
         self.directory.save_config(data)
         self.directory.save(self.state)
+        self._phase("host facts, state directory, state written")
+        self.undo.add("the cgroup", self._remove_cgroup)
+        cgroup.begin()
         self._make_fifo()
         if request.notify_socket:
             self._offer_notify_socket()
-        self._phase("host facts, state directory, state written")
-        self.undo.add("the cgroup", self._remove_cgroup)
         cgroup.create()
         if "systemd" in self.state.cgroup or cgroup.mark != self.state.cgroup.get("mark", ""):
             self.state.cgroup = cgroup.saved()  # only now it is known how to tell ours from the next one of that name

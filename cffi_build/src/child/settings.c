@@ -30,7 +30,7 @@ int op_cgroup_join(struct child *c, const struct plan_op *op)
         ret = sys_write(fd, "0", 1);
     }
     sys_close(fd);
-    return ret < 0 ? failed(c, "write", "cgroup tasks", ret) : 0;
+    return ret < 0 && !(op->flags & OPF_OPTIONAL) ? failed(c, "write", "cgroup tasks", ret) : 0;
 }
 
 int op_unshare(struct child *c, const struct plan_op *op)
