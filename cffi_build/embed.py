@@ -171,7 +171,7 @@ def write_script(output: Path, library: "Path | None") -> str:
 def build(output: Path, library: "Path | None", directory: Path) -> str:
     """Make the launcher at output. Returns which of the four ways it went."""
     directory.mkdir(parents=True, exist_ok=True)
-    count = freeze.freeze(PACKAGE, directory)
+    count = freeze.freeze(PACKAGE, directory, freeze.libraries())
     installed = output if library is None else library.parent.parent / "bin" / output.name
     (directory / "launcher_paths.h").write_text(paths_header(installed, library))
     linker = Linker(directory, output)

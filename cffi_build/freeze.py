@@ -8,11 +8,33 @@ an object file) and frozen_table.c (the array that PyImport_FrozenModules is set
 """
 
 import ast
+import importlib.util
+import json
 import marshal
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Module = tuple[str, bool, Path]
+
+# Packages that a container command may need: with them, and what of the standard library they need, frozen as well, it
+# does without the rest of the interpreter and without searching the file system.
+LIBRARIES = ("jeepney",)
+_LIST = """
+import sys
+sys.path += sys.argv[1:2]
+before = set(sys.modules)
+__import__(sys.argv[2])
+import json
+specs = [(name, getattr(sys.modules[name], "__spec__", None)) for name in sorted(set(sys.modules) - before)]
+print(json.dumps([
+    (name, spec.submodule_search_locations is not None, spec.origin)
+    for name, spec in specs
+    if spec is not None and not name.startswith("json") and str(spec.origin).endswith(".py")
+]))
+"""
 
 
 class Strip(ast.NodeTransformer):
@@ -75,7 +97,42 @@ def compile_module(source: str, filename: str) -> bytes:
     return marshal.dumps(compile(tree, filename, "exec", optimize=2, dont_inherit=True))
 
 
-def modules(package: Path) -> "list[tuple[str, bool, Path]]":
+def compile_library(source: str, filename: str) -> bytes:
+    """As compile_module, for code of others: assertions and docstrings mean something there.
+
+    Without annotations most do not need typing, which takes longer to import than all the rest.
+    """
+    tree = ast.parse(source, filename)
+    if any(_is_typing(node) for node in tree.body):
+        tree = ast.fix_missing_locations(Strip().visit(tree))
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        tree.body = [
+            node
+            for node in tree.body
+            if not (_is_typing(node) and used.isdisjoint(name.asname or name.name for name in node.names))
+        ]
+    return marshal.dumps(compile(tree, filename, "exec", optimize=0, dont_inherit=True))
+
+
+def _is_typing(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module == "typing"
+
+
+def libraries() -> "list[Module]":
+    """Every module in Python that importing LIBRARIES brings; none of a library that is not installed."""
+    found: dict[str, Module] = {}
+    for name in LIBRARIES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            continue
+        place = str(Path(spec.origin).parent.parent)
+        command = [sys.executable, "-I", "-S", "-c", _LIST, place, name]
+        listed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        found.update({name: (name, is_package, Path(origin)) for name, is_package, origin in listed})
+    return list(found.values())
+
+
+def modules(package: Path) -> "list[Module]":
     """Every module below a package directory: (dotted name, is it a package, file)."""
     found = []
     for path in sorted(package.rglob("*.py")):
@@ -85,13 +142,18 @@ def modules(package: Path) -> "list[tuple[str, bool, Path]]":
     return found
 
 
-def freeze(package: Path, output: Path) -> int:
-    """Write the three files; returns how many modules are in them."""
+def freeze(package: Path, output: Path, others: "Sequence[Module]" = ()) -> int:
+    """Write the three files; returns how many modules are in them. others: see libraries()."""
     output.mkdir(parents=True, exist_ok=True)
     blob = bytearray()
     rows = []
-    for name, is_package, path in modules(package):
-        code = compile_module(path.read_text(encoding="utf-8"), str(path.relative_to(package.parent)))
+    own = modules(package)
+    for name, is_package, path in (*own, *others):
+        source = path.read_text(encoding="utf-8")
+        if len(rows) < len(own):
+            code = compile_module(source, str(path.relative_to(package.parent)))
+        else:
+            code = compile_library(source, str(path))
         rows.append(f'    {{"{name}", ociruntime_frozen_code + {len(blob)}, {len(code)}, {int(is_package)}, NULL}},\n')
         blob += code
         blob += bytes(-len(blob) % 16)

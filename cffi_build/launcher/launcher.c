@@ -479,6 +479,16 @@ static void utc_only(void)
     setenv("TZ", "UTC0", 1);
 }
 
+/* The second phase would set it; frozen modules of the standard library may be imported before that. */
+static void no_warning_options(void)
+{
+    PyObject *none = PyList_New(0);
+
+    if (none == NULL || PySys_SetObject("warnoptions", none) < 0)
+        die("out of memory");
+    Py_DECREF(none);
+}
+
 int main(int argc, char **argv)
 {
     fill_standard_fds();
@@ -490,6 +500,7 @@ int main(int argc, char **argv)
     signal(SIGCHLD, SIG_DFL); /* ignored by the caller, it would hide the end of our own children */
     initialize_core();
     install_import();
+    no_warning_options();
     utc_only();
     int code = run(argc, argv);
     if (PyErr_Occurred() != NULL) {

@@ -1,7 +1,7 @@
 """Talking with systemd's manager over D-Bus. Every wait has an end: connecting, the greeting, each call, each job.
 
 The messages are jeepney's; the socket is ours, because nothing may block without a deadline. Import this module after
-``fullpython.full_interpreter()``.
+jeepney: see ``systemd_scope.connect``.
 
 Source: D-Bus specification ("Authentication Protocol", "Server Addresses"); org.freedesktop.systemd1(5).
 """
@@ -11,17 +11,17 @@ import os
 import socket
 import struct
 from time import monotonic
-from typing import Self
 
 from jeepney import DBusAddress, HeaderFields, Message, MessageType, Parser, new_method_call
 from jeepney.bus import get_connectable_addresses
 
+from ociruntime import files
 from ociruntime.errors import StepError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
+    from typing import Any, Self
 
     from ociruntime.cgroups.systemd_properties import Property
 
@@ -129,7 +129,7 @@ class Systemd:
         if hasattr(self, "_socket"):
             self.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -372,8 +372,7 @@ class Systemd:
                 "connect", problem or OSError(errno.ENOENT, ""), f"no connection within {GREETING:g} s", self._address
             )
         late = f"no greeting within {GREETING:g} s"
-        with open("/proc/self/uid_map", "rb") as stream:
-            uid = outside_uid(os.geteuid(), stream.read())
+        uid = outside_uid(os.geteuid(), files.read("/proc/self/uid_map"))
         self._send(b"\0AUTH EXTERNAL " + str(uid).encode().hex().encode() + b"\r\n", deadline, "authenticate")
         line = b""
         while not line.endswith(b"\r\n"):

@@ -329,11 +329,8 @@ def _end(channel: "Channel | None", pid: int, pidfd: int) -> None:
 
 def connect(unit: str, *, user: bool, pointer: str = "") -> "Systemd":
     """A connection for calls about a unit. Raises StepError, or UnsupportedError without the D-Bus library."""
-    from ociruntime.fullpython import full_interpreter
-
-    full_interpreter()
     try:
-        import jeepney  # noqa: F401
+        _load_library()
     except ImportError as error:
         raise UnsupportedError(
             "the systemd cgroup driver",
@@ -344,6 +341,17 @@ def connect(unit: str, *, user: bool, pointer: str = "") -> "Systemd":
     from ociruntime.cgroups.dbus import Systemd
 
     return Systemd(unit, user=user, pointer=pointer)
+
+
+def _load_library() -> None:
+    """Import the D-Bus library. It is frozen into the installed command, or needs the rest of the interpreter."""
+    try:
+        import jeepney
+    except ImportError:
+        from ociruntime.fullpython import full_interpreter
+
+        full_interpreter()
+        import jeepney  # noqa: F401
 
 
 def own_cgroup(data: bytes) -> str:
