@@ -146,7 +146,7 @@ def freeze(package: Path, output: Path, others: "Sequence[Module]" = ()) -> int:
     """Write the three files; returns how many modules are in them. others: see libraries()."""
     output.mkdir(parents=True, exist_ok=True)
     blob = bytearray()
-    rows = []
+    rows: list[str] = []
     own = modules(package)
     for name, is_package, path in (*own, *others):
         source = path.read_text(encoding="utf-8")

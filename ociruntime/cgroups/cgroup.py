@@ -2,8 +2,8 @@
 
 Order of use in create: ``check_free()`` (nothing is made yet), ``saved()`` into state.json, ``begin()``, ``create()``,
 ``apply()``, then the init process joins: v1 by itself through ``join_sources()``, v2 by being cloned into
-``clone_directory()``. So ``create()`` and ``apply()`` never write cgroup.procs or tasks: on an idle machine the first such write by another
-process than the one that moves waits 10 ms or more for an RCU grace period.
+``clone_directory()``. So ``create()`` and ``apply()`` never write cgroup.procs or tasks: on an idle machine the first
+such write by another process than the one that moves waits 10 ms or more for an RCU grace period.
 """
 
 import posix

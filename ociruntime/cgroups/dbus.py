@@ -1,19 +1,18 @@
 """Talking with systemd's manager over D-Bus. Every wait has an end: connecting, the greeting, each call, each job.
 
-The messages are jeepney's; the socket is ours, because nothing may block without a deadline. Import this module after
-jeepney: see ``systemd_scope.connect``.
+The messages are jeepney's; the socket is ours, because nothing may block without a deadline. Of that package only the
+module for messages is imported, and ``systemd_scope.connect`` has to do that first: all the rest takes longer to load.
 
 Source: D-Bus specification ("Authentication Protocol", "Server Addresses"); org.freedesktop.systemd1(5).
 """
 
+import _socket
 import errno
-import os
-import socket
+import posix
 import struct
 from time import monotonic
 
-from jeepney import DBusAddress, HeaderFields, Message, MessageType, Parser, new_method_call
-from jeepney.bus import get_connectable_addresses
+from jeepney.low_level import Endianness, Header, HeaderFields, Message, MessageType, Parser
 
 from ociruntime import files
 from ociruntime.errors import StepError, UnsupportedError
@@ -31,14 +30,29 @@ CALL = 15.0
 JOB = 30.0
 
 _SYSTEM = "unix:path=/run/dbus/system_bus_socket"
-_DRIVER = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
 _SYSTEMD = "org.freedesktop.systemd1"
-_MANAGER = DBusAddress("/org/freedesktop/systemd1", _SYSTEMD, f"{_SYSTEMD}.Manager")
-_PROPERTIES = "org.freedesktop.DBus.Properties"
+_DBUS = "org.freedesktop.DBus"
 _MATCH = f"type='signal',sender='{_SYSTEMD}',interface='{_SYSTEMD}.Manager',member='JobRemoved'"
 _MAX_LINE = 4096
 # What jeepney raises for a value that is not of its type, and for bytes that are no message.
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+
+
+class _Interface:
+    """An object's interface. owner: its name on the bus."""
+
+    __slots__ = ("name", "owner", "path")
+
+    def __init__(self, owner: str, path: str, name: str) -> None:
+        self.owner = owner
+        self.path = path
+        self.name = name
+
+
+_DRIVER = _Interface(_DBUS, "/org/freedesktop/DBus", _DBUS)
+_MANAGER = _Interface(_SYSTEMD, "/org/freedesktop/systemd1", f"{_SYSTEMD}.Manager")
+_PROPERTIES = f"{_DBUS}.Properties"
+_MANAGER_PROPERTIES = _Interface(_SYSTEMD, _MANAGER.path, _PROPERTIES)
 
 
 class _Sent:
@@ -80,6 +94,23 @@ def address(user: bool, environ: "Mapping[str, str]") -> str:
     return f"unix:path={directory}/bus"
 
 
+def _environ() -> "dict[str, str]":
+    return {
+        name.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape")
+        for name, value in posix.environ.items()
+    }
+
+
+def _places(address: str) -> "list[str]":
+    """Where the sockets of an address are. Raises RuntimeError, ValueError."""
+    path = address.removeprefix("unix:path=")
+    if path != address and not {",", ";", "%"}.intersection(path):
+        return [path]  # as nearly every address is
+    from jeepney.bus import get_connectable_addresses
+
+    return list(get_connectable_addresses(address))
+
+
 def outside_uid(uid: int, uid_map: bytes) -> int:
     """The caller's user ID as it is outside of its user namespace. uid_map: of /proc/self/uid_map."""
     for line in uid_map.splitlines():
@@ -111,8 +142,8 @@ class Systemd:
         self._name = ""
         self._own_pid: _Sent | None = None
         self._starting: tuple[_Sent, tuple[object, ...], Sequence[Property]] | None = None
-        self._address = address(user, os.environ if environ is None else environ)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._address = address(user, _environ() if environ is None else environ)
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
             self._connect()
             self._greeting = [self._post(_DRIVER, "Hello"), self._post(_DRIVER, "AddMatch", "s", (_MATCH,))]
@@ -139,9 +170,8 @@ class Systemd:
 
     def facts(self) -> "tuple[str, str]":
         """The manager's version, and the cgroup below which it keeps its units ("" is the top)."""
-        properties = _MANAGER.with_interface(_PROPERTIES)
-        interface = f"{_SYSTEMD}.Manager"
-        asked = [self._post(properties, "Get", "ss", (interface, name)) for name in ("Version", "ControlGroup")]
+        names = ("Version", "ControlGroup")
+        asked = [self._post(_MANAGER_PROPERTIES, "Get", "ss", (_MANAGER.name, name)) for name in names]
         self._greeted()
         self._own_pid = self._post(_DRIVER, "GetConnectionUnixProcessID", "s", (self._name,))
         version, root = [self._answer(sent)[0][1] for sent in asked]
@@ -153,10 +183,10 @@ class Systemd:
         sent = self._own_pid or self._post(_DRIVER, "GetConnectionUnixProcessID", "s", (self._name,))
         self._own_pid = None
         pid = self._answer(sent)[0]
-        if pid != os.getpid():
+        if pid != posix.getpid():
             raise self._failure(
                 "GetConnectionUnixProcessID",
-                f"systemd is in another PID namespace: it knows process {os.getpid()} as {pid}",
+                f"systemd is in another PID namespace: it knows process {posix.getpid()} as {pid}",
             )
 
     def start(self, properties: "Sequence[Property]") -> None:
@@ -204,20 +234,20 @@ class Systemd:
             self._blame(error, properties)
             raise
         # The files are written after the answer, and before the next message is looked at.
-        self._call(_MANAGER.with_interface(_PROPERTIES), "Get", "ss", (f"{_SYSTEMD}.Manager", "Version"))
+        self._call(_MANAGER_PROPERTIES, "Get", "ss", (_MANAGER.name, "Version"))
 
     def properties(self) -> "dict[str, tuple[str, Any]]":
         """All properties of the unit's own type: name -> (signature, value)."""
         path = self._call(_MANAGER, "GetUnit", "s", (self._unit,))[0]
         kind = self._unit.rpartition(".")[2].capitalize()
-        unit = DBusAddress(path, _SYSTEMD, _PROPERTIES)
+        unit = _Interface(_SYSTEMD, path, _PROPERTIES)
         return dict(self._call(unit, "GetAll", "s", (f"{_SYSTEMD}.{kind}",))[0])
 
     def description(self) -> str:
         """What the unit is called; "" if there is no such unit."""
         try:
             path = self._call(_MANAGER, "GetUnit", "s", (self._unit,))[0]
-            unit = DBusAddress(path, _SYSTEMD, _PROPERTIES)
+            unit = _Interface(_SYSTEMD, path, _PROPERTIES)
             return str(self._call(unit, "Get", "ss", (f"{_SYSTEMD}.Unit", "Description"))[0][1])
         except DBusError as error:
             if error.name not in (f"{_SYSTEMD}.NoSuchUnit", "org.freedesktop.DBus.Error.UnknownObject"):
@@ -265,18 +295,26 @@ class Systemd:
             if message.header.message_type is MessageType.signal:
                 self._signals.append(message)
 
-    def _call(self, target: "DBusAddress", method: str, signature: str = "", body: "Sequence[Any]" = ()) -> "Any":
+    def _call(self, target: _Interface, method: str, signature: str = "", body: "Sequence[Any]" = ()) -> "Any":
         """Send a call and wait for its answer."""
         sent = self._post(target, method, signature, body)
         self._greeted()
         return self._answer(sent)
 
-    def _post(self, target: "DBusAddress", method: str, signature: str = "", body: "Sequence[Any]" = ()) -> _Sent:
+    def _post(self, target: _Interface, method: str, signature: str = "", body: "Sequence[Any]" = ()) -> _Sent:
         """Make a call that goes with the next one whose answer is needed."""
         self._serial += 1
-        message = new_method_call(target, method, signature or None, tuple(body))
+        fields = {
+            HeaderFields.path: target.path,
+            HeaderFields.destination: target.owner,
+            HeaderFields.interface: target.name,
+            HeaderFields.member: method,
+        }
+        if signature:
+            fields[HeaderFields.signature] = signature
+        header = Header(Endianness.little, MessageType.method_call, 0, 1, -1, -1, fields)
         try:
-            self._unsent += message.serialise(serial=self._serial)
+            self._unsent += Message(header, tuple(body)).serialise(serial=self._serial)
         except _UNFIT as error:
             raise self._failure(method, f"the message cannot be made: {error}") from None
         return _Sent(self._serial, method)
@@ -356,7 +394,7 @@ class Systemd:
         """Connect to the first address that answers, and authenticate by user ID (SASL EXTERNAL)."""
         deadline = monotonic() + GREETING
         try:
-            places = list(get_connectable_addresses(self._address))
+            places = _places(self._address)
         except (RuntimeError, ValueError) as error:
             raise self._failure("connect", f"'{self._address}' is no usable D-Bus address: {error}") from None
         problem: OSError | None = None
@@ -372,7 +410,7 @@ class Systemd:
                 "connect", problem or OSError(errno.ENOENT, ""), f"no connection within {GREETING:g} s", self._address
             )
         late = f"no greeting within {GREETING:g} s"
-        uid = outside_uid(os.geteuid(), files.read("/proc/self/uid_map"))
+        uid = outside_uid(posix.geteuid(), files.read("/proc/self/uid_map"))
         self._send(b"\0AUTH EXTERNAL " + str(uid).encode().hex().encode() + b"\r\n", deadline, "authenticate")
         line = b""
         while not line.endswith(b"\r\n"):

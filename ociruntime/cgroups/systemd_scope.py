@@ -344,14 +344,28 @@ def connect(unit: str, *, user: bool, pointer: str = "") -> "Systemd":
 
 
 def _load_library() -> None:
-    """Import the D-Bus library. It is frozen into the installed command, or needs the rest of the interpreter."""
-    try:
-        import jeepney
-    except ImportError:
+    """Import what makes and reads messages.
+
+    In the installed command it is frozen, and comes without the rest of its package, which takes as long again. The
+    package itself is then as if nobody had asked for it. Else both need the rest of the interpreter.
+    """
+    from sys import modules
+
+    if "jeepney" not in modules:
+        package = modules["jeepney"] = type(posix)("jeepney")
+        package.__path__ = []
+        try:
+            import jeepney.low_level
+
+            return
+        except ImportError:
+            pass
+        finally:
+            del modules["jeepney"]
         from ociruntime.fullpython import full_interpreter
 
         full_interpreter()
-        import jeepney  # noqa: F401
+    import jeepney.low_level  # noqa: F401
 
 
 def own_cgroup(data: bytes) -> str:

@@ -85,7 +85,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     (tmp_path / "cgroup").mkdir()
     bus = FakeBus(tmp_path / "bus")
     for name, value in bus.environ.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setitem(posix.environ, name.encode(), value.encode())
     for name in ("GREETING", "CALL", "JOB"):
         monkeypatch.setattr(dbus, name, 5.0)
     monkeypatch.setattr(Unit, "_make_placeholder", lambda _: 4711)
