@@ -1,6 +1,7 @@
 """The installed command: what of the caller's world it ignores, and what is frozen into it."""
 
 import ast
+import json
 import marshal
 import os
 import re
@@ -9,8 +10,11 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.cgroups.fake_bus import FakeBus
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LAUNCHER = CHECKOUT / "build" / "ociruntime"
@@ -233,6 +237,65 @@ def test_all_modules_freeze(tmp_path: Path) -> None:
     table = (tmp_path / "frozen_table.c").read_text()
     assert re.search(r'\{"ociruntime\.mounts", ociruntime_frozen_code \+ \d+, \d+, 1, NULL\}', table)
     assert re.search(r'\{"ociruntime\.cli\.main", ociruntime_frozen_code \+ \d+, \d+, 0, NULL\}', table)
+
+
+def test_libraries_freeze_with_what_they_need(tmp_path: Path) -> None:
+    found = {name: path for name, _, path in freeze.libraries()}
+    assert {"jeepney.low_level", "enum", "struct"} <= set(found)
+    code = marshal.loads(freeze.compile_library(found["jeepney.low_level"].read_text(), "low_level.py"))
+    assert "typing" not in code.co_names
+    count = freeze.freeze(CHECKOUT / "ociruntime", tmp_path, freeze.libraries())
+    assert count == len(list((CHECKOUT / "ociruntime").rglob("*.py"))) + len(found)
+
+
+def test_what_means_something_to_others_stays() -> None:
+    source = """
+from typing import Optional, NamedTuple
+class Row(NamedTuple):
+    size: int
+def checked(size: Optional[int]) -> Row:
+    "documented"
+    assert size
+    return Row(size)
+"""
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(marshal.loads(freeze.compile_library(source, "example.py")), namespace)
+    assert namespace["checked"](5) == (5,)
+    assert namespace["checked"].__doc__ == "documented"
+    with pytest.raises(AssertionError):
+        namespace["checked"](0)
+
+
+@elf
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has no systemd driver on cgroup v1")
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("extra", ["", ",guid=00"])
+def test_the_bus_needs_no_standard_library(tmp_path: Path, extra: str) -> None:
+    """A container command with the systemd driver stays in the executable, whatever the form of the address."""
+    bundle = tmp_path / "bundle"
+    (bundle / "rootfs").mkdir(parents=True)
+    process = {"cwd": "/", "args": ["true"]}
+    (bundle / "config.json").write_text(
+        json.dumps({"ociVersion": "1.2.0", "root": {"path": "rootfs"}, "process": process})
+    )
+    bus = FakeBus(tmp_path / "bus")
+    bus.answers["GetConnectionUnixProcessID"] = lambda _: ("u", (1,))
+    try:
+        done = subprocess.run(
+            ["strace", "-f", "-o", tmp_path / "trace", "-e", "trace=open,openat", LAUNCHER, "--systemd-cgroup"]
+            + ["--root", tmp_path / "state", "create", "--bundle", bundle, "frozen"],
+            env={"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={bus.path}{extra}"},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        bus.close()
+    if b"a mounted cgroup file system" in done.stderr:
+        pytest.skip("no cgroups are mounted here")
+    assert b"another PID namespace" in done.stderr
+    opened = re.findall(r'"([^"]+)".* = \d+$', (tmp_path / "trace").read_text(), re.MULTILINE)
+    assert [path for path in opened if "/python3" in path and not path.endswith(".so")] == []
 
 
 def test_frozen_source_is_what_is_in_the_tree() -> None:

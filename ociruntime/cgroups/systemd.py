@@ -359,37 +359,39 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
             "cgroup v2 for a rootless runtime" if user else "a mounted cgroup file system",
             hint="use --cgroup-manager cgroupfs or disabled",
         )
-    from ociruntime.cgroups import systemd_properties
-
-    linux = config.get("linux") or {}
-    names = systemd_unit.unit(linux.get("cgroupsPath") or "", container_id, "user.slice" if user else "system.slice")
-    annotations = config.get("annotations") or {}
-    extra = systemd_properties.from_annotations(annotations)
-    v2 = host.cgroup_mode == "v2"
-    leaf = _leaf(annotations, v2 and not names.is_slice())
-    if not v2:
-        from ociruntime.cgroups import devices
-
-        _check_v1(devices.wanted(linux.get("resources") or {}, RESOURCES))
-    unit = Unit(names.name, user=user, release=0, directory="", top=host.unified, v2=v2)
+    path = (config.get("linux") or {}).get("cgroupsPath") or ""
+    names = systemd_unit.unit(path, container_id, "user.slice" if user else "system.slice")
+    unit = Unit(names.name, user=user, release=0, directory="", top=host.unified, v2=host.cgroup_mode == "v2")
     unit.names = names
-    unit.extra = extra
     unit.description = f"ociruntime container {container_id}"
-    for item in extra:
-        if item.name == "Description":
-            unit.description = str(item.value)
     unit.started = False
-    own = host.own_cgroups.get("", "") if host.unified else ""
-    unit.begin_placeholder(f"{host.unified}{own.rstrip('/')}/cgroup.procs" if own else "")
+    own = host.own_cgroups.get("", "/..") if host.unified else "/.."
+    unit.begin_placeholder(f"{host.unified}{own.rstrip('/')}/cgroup.procs" if not own.startswith("/..") else "")
     try:
-        systemd = connect(names.name, user=user, pointer=POINTER)
-        unit.keep(systemd)
-        version, root = systemd.facts()
+        return _choose(host, config, unit, names)
     except BaseException:
         unit.abandon()
         raise
+
+
+def _choose(host: "Host", config: "dict[str, Any]", unit: Unit, names: systemd_unit.Unit) -> Cgroup:
+    from ociruntime.cgroups import systemd_properties
+
+    annotations = config.get("annotations") or {}
+    unit.extra = systemd_properties.from_annotations(annotations)
+    for item in unit.extra:
+        if item.name == "Description":
+            unit.description = str(item.value)
+    leaf = _leaf(annotations, unit.v2 and not names.is_slice())
+    if not unit.v2:
+        from ociruntime.cgroups import devices
+
+        _check_v1(devices.wanted((config.get("linux") or {}).get("resources") or {}, RESOURCES))
+    systemd = connect(names.name, user=unit.user, pointer=POINTER)
+    unit.keep(systemd)
+    version, root = systemd.facts()
     path = root + names.path
-    if v2:
+    if unit.v2:
         places = {"": host.unified + path}
     else:
         places = {name: point + path for name, point in host.cgroup_mounts.items()}
@@ -397,7 +399,7 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
             places[""] = host.unified + path
     unit.release = systemd_properties.major_release(version)
     unit.directory = directory = places.get("name=systemd") or places.get("") or next(iter(places.values()))
-    if v2:
+    if unit.v2:
         result: Cgroup = SystemdV2("v2", {"": f"{directory}/{leaf}" if leaf else directory}, unit)
     else:
         result = SystemdV1(host.cgroup_mode, places, unit)

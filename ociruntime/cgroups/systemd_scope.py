@@ -344,13 +344,19 @@ def connect(unit: str, *, user: bool, pointer: str = "") -> "Systemd":
 
 
 def _load_library() -> None:
-    """Import what makes and reads messages.
+    """Import what makes and reads messages. Raises ImportError.
 
-    In the installed command it is frozen, and comes without the rest of its package, which takes as long again. The
-    package itself is then as if nobody had asked for it. Else both need the rest of the interpreter.
+    In the installed command it is frozen, and comes without the rest of its package, which takes as long again: nobody
+    has asked for the package then. Else both need the rest of the interpreter.
     """
     from sys import modules
 
+    try:
+        import _ociruntime_launcher  # noqa: F401  # where it is, there is one thread
+    except ImportError:
+        import jeepney.low_level
+
+        return
     if "jeepney" not in modules:
         package = modules["jeepney"] = type(posix)("jeepney")
         package.__path__ = []

@@ -1,6 +1,7 @@
 """Calls on a manager that answers, refuses, dawdles or hangs up: each ends in time, and its error names what it was."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from ociruntime.cgroups import dbus
 from ociruntime.cgroups.dbus import DBusError, Systemd
 from ociruntime.cgroups.systemd_properties import Property
 from ociruntime.errors import StepError, UnsupportedError
-from tests.cgroups.fake_bus import SYSTEMD, FakeBus, RefusalError
+from tests.cgroups.fake_bus import JOB, SYSTEMD, FakeBus, RefusalError
 
 UNIT = "web.scope"
 PROPERTIES = [Property("Description", "s", "x"), Property("TasksMax", "t", 5, "/linux/resources/pids/limit")]
@@ -82,6 +83,23 @@ def test_start_waits_for_its_job(bus: FakeBus) -> None:
         systemd.start(PROPERTIES)
     body = bus.bodies("StartTransientUnit")[0]
     assert body == (UNIT, "replace", [("Description", ("s", "x")), ("TasksMax", ("t", 5))], [])
+
+
+def test_a_start_is_waited_for_later(bus: FakeBus) -> None:
+    """There is work to do while systemd does its own."""
+    waiting = threading.Event()
+
+    def start(_: object) -> object:
+        waiting.wait(10)
+        return "o", (JOB,)
+
+    bus.answers["StartTransientUnit"] = start
+    with connect(bus) as systemd:
+        systemd.facts()
+        systemd.begin_start(PROPERTIES)
+        waiting.set()
+        systemd.end_start()
+    assert bus.methods() == ["StartTransientUnit"]
 
 
 @pytest.mark.parametrize("result", ["failed", "canceled", "timeout", "dependency"])

@@ -3,13 +3,14 @@
 import json
 import os
 import posix
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ociruntime.cgroups import dbus, manager, systemd
+from ociruntime.cgroups import dbus, manager, systemd, systemd_unit
 from ociruntime.cgroups.delegation import DELEGATE, SUBGROUP
 from ociruntime.cgroups.systemd import SystemdV1, SystemdV2
 from ociruntime.cgroups.systemd_scope import Unit
@@ -186,6 +187,70 @@ def test_a_refused_start_leaves_nothing_and_stops_nobody(world: World) -> None:
     cgroup.remove()
     assert (leaf / "cgroup.kill").read_text() == ""
     assert "StopUnit" not in world.bus.methods()
+
+
+def test_a_failure_before_systemd_has_answered(world: World) -> None:
+    """What has been asked for is waited for, and undone [D11]."""
+    cgroup = world.choose()
+    cgroup.check_free()
+    cgroup.begin()
+    cgroup.kill()
+    cgroup.remove()
+    assert world.bus.methods()[-2:] == ["StopUnit", "ResetFailedUnit"]
+    assert not world.scope.exists()
+
+
+def test_a_failure_before_systemd_has_refused(world: World) -> None:
+    """Until the answer nobody knows whose place it is: somebody else's is left alone [D11]."""
+
+    def refuse(_: Any) -> Any:
+        leaf.mkdir(parents=True)
+        (leaf / "cgroup.kill").write_text("")
+        raise RefusalError("org.freedesktop.DBus.Error.AccessDenied", "No.")
+
+    leaf = world.scope / "container"
+    world.bus.answers["StartTransientUnit"] = refuse
+    cgroup = world.choose()
+    cgroup.check_free()
+    cgroup.begin()
+    cgroup.kill()
+    cgroup.remove()
+    assert (leaf / "cgroup.kill").read_text() == ""
+    assert "StopUnit" not in world.bus.methods()
+    assert "StartTransientUnit" in cgroup.warnings[0]
+
+
+def test_the_placeholder_moves_itself(tmp_path: Path) -> None:
+    """It is there from the beginning, and no refusal of the cgroup ends it; abandon() does [D12]."""
+    procs = tmp_path / "cgroup.procs"
+    procs.write_text("")
+    names = systemd_unit.unit("", "web", "system.slice")
+    for path in (str(procs), "/dev/full", str(tmp_path / "none"), ""):
+        unit = Unit(names.name, user=False, release=252, directory="", top="", v2=True)
+        unit.names = names
+        unit.begin_placeholder(path)
+        try:
+            if path == str(procs):
+                end = time.monotonic() + 10
+                while procs.read_text() != "0" and time.monotonic() < end:
+                    time.sleep(0.01)
+                assert procs.read_text() == "0"
+            time.sleep(0.1)
+            assert os.waitpid(unit._pid, os.WNOHANG) == (0, 0)
+            pid = unit._pid
+        finally:
+            unit.abandon()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_bad_limit_leaves_no_placeholder(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """choose() fails after it has begun [D11]."""
+    ended = []
+    monkeypatch.setattr(Unit, "release_placeholder", lambda unit: ended.append(unit.name))
+    with pytest.raises(OCIError):
+        world.choose({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]})
+    assert ended == ["ociruntime-web.scope"]
 
 
 def test_a_bus_of_another_pid_namespace(world: World) -> None:
