@@ -63,6 +63,25 @@ def test_table(container: Container) -> None:
     assert container.runtime("ps", "--format", "table", container.id, "-ef").ok().text.count("\n") == 2
 
 
+@pytest.mark.parametrize("words", [["-efm"], ["-eo", "pid,lstart"], ["-eo", "user:30,pid"]])
+def test_columns(container: Container, words: list[str]) -> None:
+    """Threads have no PID, and the PID may be in any column [K10]."""
+    container.begin("pause")
+    if container.runtime.name == "crun":
+        pytest.skip("prints pids only")
+    _, line = container.runtime("ps", container.id, *words).ok().text.splitlines()
+    assert str(container.pid) in line.split()
+
+
+@pytest.mark.ours_only("others cannot tell then, and fail or print nothing")
+@pytest.mark.parametrize("columns", ["lstart,pid,comm", "args,pid", "start,pid", "comm,args,pid"])
+def test_columns_with_blanks(container: Container, columns: str) -> None:
+    """The PID is found behind columns with blanks in them: times, command lines [K10]."""
+    container.begin("pause")
+    _, line = container.runtime("ps", container.id, "-eo", columns).ok().text.splitlines()
+    assert str(container.pid) in line.split()
+
+
 def test_errors(container: Container) -> None:
     """No such container; a format that is none; a ps without PIDs [K10]."""
     container.begin("pause")

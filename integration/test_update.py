@@ -157,6 +157,24 @@ def test_nothing(running: Container) -> None:
     assert value(running, "pids", "pids.max") == "40"
 
 
+def test_no_values(running: Container) -> None:
+    """An empty value, and null for the document, name no limit, as callers write what they do not have [K13]."""
+    if running.runtime.name == "crun":
+        pytest.skip("refuses empty values")
+    running.command("update", "--cpu-share=", "--cpu-quota", "", "--memory", "", "--cpuset-cpus=").ok()
+    running.command("update", "-r", "-", stdin=b"null\n").ok()
+    assert value(running, "cpu", "cpu.shares") == "512"
+    assert value(running, "pids", "pids.max") == "40"
+
+
+@pytest.mark.ours_only("a file that is not named is an error")
+def test_no_file(running: Container) -> None:
+    """An empty --resources is a mistake, not an update without limits [K13]."""
+    result = running.command("update", "--resources=")
+    assert result.code != 0
+    assert "--resources needs" in result.error
+
+
 def test_unlimited_memory_lifts_swap(running: Container) -> None:
     """memory -1 alone means no limit for swap either [K13, B2]."""
     if not (directory(running, "memory") / "memory.memsw.limit_in_bytes").exists():
@@ -417,6 +435,18 @@ def test_v2_refuses_what_it_cannot_say(container: Container, runtime_v2: Any) ->
         result = update(container, resources)
         assert result.code != 0, resources
         assert pointer in result.error
+
+
+@pytest.mark.requires("v2:hugetlb")
+def test_v2_empty_values(container: Container, runtime_v2: Any) -> None:
+    """An empty value of unified is none: the kernel would take it for 0, and kill what is above that [B20]."""
+    container.runtime = runtime_v2
+    container.bundle.merge({"linux": {"resources": {"unified": {"hugetlb.2MB.max": ""}}}})
+    container.create()
+    before = value(container, "", "hugetlb.2MB.max")
+    assert before != "0"
+    update(container, {"unified": {"hugetlb.2MB.max": ""}}).ok()
+    assert value(container, "", "hugetlb.2MB.max") == before
 
 
 @pytest.mark.ours_only("X4: other members of resources count too")

@@ -161,6 +161,7 @@ TABLE: "list[tuple[dict[str, Any], list[tuple[str, str]] | None, list[tuple[str,
     ),
     ({"unified": {}}, [], []),
     ({"unified": {"cpuset.cpus": ""}}, None, [("cpuset.cpus", "\n")]),
+    ({"unified": {"memory.max": "", "io.max": "\n"}}, None, []),
 ]
 
 

@@ -139,6 +139,13 @@ def test_ps_rows() -> None:
     text = "UID   PID  PPID CMD\nroot    3     1 a 12\nroot   12     1 b\nroot  123    12 c\n"
     assert rows(text, [3, 12]) == "UID   PID  PPID CMD\nroot    3     1 a 12\nroot   12     1 b\n"
     assert rows(text, []) == "UID   PID  PPID CMD\n"
+    text = "                 STARTED     PID CMD\nSun Nov 22 04:00:00 2026       3 a\nSun Nov  1 12:00:00 2026      12 3\n"
+    assert rows(text, [3]).splitlines()[1:] == ["Sun Nov 22 04:00:00 2026       3 a"]
+    assert rows(text, [22]).count("\n") == 1
+    assert rows("NAME  PID\nvery-long-name 12\nx      12\n", [12]).count("12") == 2
+    assert rows("  PID TTY\n   12 ?\n    - -\n", [12]).count("\n") == 2
+    with pytest.raises(StepError, match="cannot tell the PID"):
+        rows("COMMAND PID\na b c d e f 12\n", [12])
     with pytest.raises(StepError, match="no PID column"):
         rows("COMMAND\nx\n", [3])
     with pytest.raises(StepError):

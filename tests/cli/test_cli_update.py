@@ -33,6 +33,7 @@ def flags(*words: str) -> "dict[str, Any]":
         (("--pids-limit", "7"), {"pids": {"limit": 7}}),
         (("--pids-limit", "-1"), {"pids": {"limit": -1}}),
         (("--pids-limit", "0"), {}),
+        (("--cpu-share=", "--cpu-quota", "", "--memory=", "--cpuset-cpus="), {}),
     ],
 )
 def test_flags(words: "tuple[str, ...]", expected: "dict[str, Any]") -> None:

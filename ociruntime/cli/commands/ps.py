@@ -60,6 +60,21 @@ def rows(text: str, pids: "list[int]") -> str:
     if "PID" not in header:
         raise StepError("the host's ps printed no PID column", hint="give it arguments such as -ef")
     column = header.index("PID")
+    end = f" {lines[0]} ".index(" PID ") + len("PID")
     wanted = {str(pid) for pid in pids}
-    kept = [line for line in lines[1:] if line.split()[column : column + 1] and line.split()[column] in wanted]
+    kept = [line for line in lines[1:] if line.strip() and _pid(line, end, column) in wanted]
     return "\n".join([lines[0], *kept]) + "\n"
+
+
+def _pid(line: str, end: int, column: int) -> str:
+    """The PID of a line, or "-" for that of a thread. end: where numbers below the header end; column: which of its words.
+
+    Earlier columns may hold blanks, as times and command lines do, so the place counts first; it moves where one of them
+    is wider than ps has thought.
+    """
+    word = line[:end].rpartition(" ")[2]
+    if not word.isdigit() or line[end : end + 1].strip():
+        word = (line.split()[column : column + 1] or [""])[0]
+    if not word.isdigit() and word != "-":
+        raise StepError(f"cannot tell the PID in a line of the host's ps: '{line.strip()}'", hint="put pid first")
+    return word

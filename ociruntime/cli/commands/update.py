@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ociruntime.cli.context import Context
     from ociruntime.cli.parser import Options
 
-# Flag -> section and member of /linux/resources. A value of 0 is none, but for those of MAY_BE_ZERO.
+# Flag -> section and member of /linux/resources. A value of 0 is none, but for those of MAY_BE_ZERO; so is an empty one.
 NUMBERS = {
     "blkio-weight": ("blockIO", "weight"),
     "cpu-period": ("cpu", "period"),
@@ -63,7 +63,7 @@ def resources(options: "Options") -> "dict[str, Any]":
     """What the flags ask for, in the form of /linux/resources."""
     found: dict[str, dict[str, Any]] = {}
     for flag, (section, member) in NUMBERS.items():
-        if options.given(flag):
+        if options.text(flag):
             value = number(options.text(flag), flag)
             if value or flag in MAY_BE_ZERO:
                 found.setdefault(section, {})[member] = value
@@ -79,15 +79,21 @@ def resources(options: "Options") -> "dict[str, Any]":
 
 
 def read(path: str) -> "dict[str, Any]":
-    """The resources of a file, or of stdin for "-". Raises ConfigError with the place in it."""
-    if path != "-":
-        return load.load(path, "resources")[0]
+    """The resources of a file, or of stdin for "-"; null, which is how Go writes a pointer to none, is none.
+
+    Raises UsageError, StepError, and ConfigError with the place in the document.
+    """
+    if not path:
+        raise UsageError("--resources needs the name of a file, or - for stdin")
+    name = "stdin" if path == "-" else path
     try:
-        data = files.rest(0, load.MAX_SIZE + 1)
+        data = files.rest(0, load.MAX_SIZE + 1) if path == "-" else load.read(path, pipe=True)
     except OSError as error:
         raise StepError("cannot read stdin", errno=error.errno or 0) from None
-    document: Any = load.parse(data, "stdin")
-    validate.check(document, data, "stdin", "resources")
+    document: Any = load.parse(data, name)
+    if document is None:
+        return {}
+    validate.check(document, data, name, "resources")
     return document  # type: ignore[no-any-return]
 
 
