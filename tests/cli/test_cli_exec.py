@@ -139,7 +139,9 @@ def test_ps_rows() -> None:
     text = "UID   PID  PPID CMD\nroot    3     1 a 12\nroot   12     1 b\nroot  123    12 c\n"
     assert rows(text, [3, 12]) == "UID   PID  PPID CMD\nroot    3     1 a 12\nroot   12     1 b\n"
     assert rows(text, []) == "UID   PID  PPID CMD\n"
-    text = "                 STARTED     PID CMD\nSun Nov 22 04:00:00 2026       3 a\nSun Nov  1 12:00:00 2026      12 3\n"
+    text = (
+        "                 STARTED     PID CMD\nSun Nov 22 04:00:00 2026       3 a\nSun Nov  1 12:00:00 2026      12 3\n"
+    )
     assert rows(text, [3]).splitlines()[1:] == ["Sun Nov 22 04:00:00 2026       3 a"]
     assert rows(text, [22]).count("\n") == 1
     assert rows("NAME  PID\nvery-long-name 12\nx      12\n", [12]).count("12") == 2

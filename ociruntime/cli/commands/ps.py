@@ -67,10 +67,10 @@ def rows(text: str, pids: "list[int]") -> str:
 
 
 def _pid(line: str, end: int, column: int) -> str:
-    """The PID of a line, or "-" for that of a thread. end: where numbers below the header end; column: which of its words.
+    """The PID of a line, or "-" for that of a thread. end: where numbers below the header end; column: which word it is.
 
-    Earlier columns may hold blanks, as times and command lines do, so the place counts first; it moves where one of them
-    is wider than ps has thought.
+    Earlier columns may hold blanks, as times and command lines do, so the place counts first; it moves where one of
+    them is wider than ps has thought.
     """
     word = line[:end].rpartition(" ")[2]
     if not word.isdigit() or line[end : end + 1].strip():

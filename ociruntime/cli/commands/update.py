@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ociruntime.cli.context import Context
     from ociruntime.cli.parser import Options
 
-# Flag -> section and member of /linux/resources. A value of 0 is none, but for those of MAY_BE_ZERO; so is an empty one.
+# Flag -> section and member of /linux/resources. An empty value is none, and so is 0, but for those of MAY_BE_ZERO.
 NUMBERS = {
     "blkio-weight": ("blockIO", "weight"),
     "cpu-period": ("cpu", "period"),
