@@ -209,8 +209,8 @@ def _unified(unified: "dict[str, str]", available: "Collection[str]", pointer: s
         if file in _COMMANDS:
             raise ConfigError(f"'{file}' is no limit: it moves or ends processes", pointer=place)
         found = [CgroupWrite(place, controller, file, line) for line in value.split("\n") if line]
-        # Empty, it resets what cpuset.cpus and its like hold. Elsewhere nothing is written: memory.max would take it for
-        # 0, and so kill the container.
+        # Empty, it resets what cpuset.cpus and its like hold. Elsewhere nothing is written: memory.max would take it
+        # for 0, and so kill the container.
         if not found and controller == "cpuset":
             found = [CgroupWrite(place, controller, file, "\n")]
         limits.require(found, available, "cgroup v2")

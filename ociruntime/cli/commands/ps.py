@@ -67,7 +67,7 @@ def rows(text: str, pids: "list[int]") -> str:
 
 
 def _pid(line: str, end: int, column: int) -> str:
-    """The PID of a line, or "-" for that of a thread. end: where numbers below the header end; column: which word it is.
+    """The PID of a line, or "-" for a thread. end: where numbers below the header end; column: which word it is.
 
     Earlier columns may hold blanks, as times and command lines do, so the place counts first; it moves where one of
     them is wider than ps has thought.
