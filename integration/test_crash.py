@@ -293,3 +293,16 @@ def test_a_poststart_hook_that_cannot_be_run(container: Container, leaks: Leaks,
     assert status(container) == "none"
     reap(container)
     leaks.check()
+
+
+@pytest.mark.requires("file:/usr/bin/python3")
+def test_an_init_process_that_is_killed_during_create(container: Container, leaks: Leaks) -> None:
+    """By a hook, say: create tells that, and nothing is left [K1]."""
+    script = "import json, os, sys; os.kill(json.load(sys.stdin)['pid'], 9)"
+    hook = {"path": "/usr/bin/python3", "args": ["python3", "-I", "-c", script]}
+    container.bundle.merge({"hooks": {"createRuntime": [hook]}})
+    result = container.create(check=False)
+    refusal(result)
+    assert "the init process died: killed by signal 9" in result.error
+    assert not container.pid_file.exists()
+    leaks.check()

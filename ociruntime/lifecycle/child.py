@@ -5,7 +5,7 @@ and the words for what failed.
 """
 
 import posix
-from errno import EINVAL, EPERM
+from errno import EINVAL, EPERM, EPIPE
 
 from ociruntime import hooks
 from ociruntime.errors import ConfigError, OCIError, StepError
@@ -310,6 +310,10 @@ class Child:
         return StepError(
             reason, step=op.kind, pointer=op.pointer, call=message.call, errno=message.errno, path=path, hint=hint
         )
+
+    def lost(self, error: StepError) -> OCIError:
+        """What is behind the failure of a call: the end of the process, if nobody was there to hear us."""
+        return self.died(error) if error.errno == EPIPE and error.call == "sendmsg" else error
 
     def died(self, error: "StepError | None") -> OCIError:
         """The init process is gone without a word: killed."""

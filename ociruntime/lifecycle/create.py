@@ -359,6 +359,8 @@ class _Creation:
             self._phase("plan encoded and sent")
             child.converse(self._answer)
             self._phase("init process ready, state and pid file written")
+        except StepError as error:
+            raise child.lost(error) from None
         finally:
             child.close()
             for socket in (self.console, self.pidfd_socket):

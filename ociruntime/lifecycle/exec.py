@@ -305,6 +305,7 @@ class _Execution:
             child.converse(self._answer)
             child.until_exec()
         except BaseException as error:
+            told = child.lost(error) if isinstance(error, StepError) else error
             child.kill()
             if self.master >= 0:
                 posix.close(self.master)
@@ -312,6 +313,8 @@ class _Execution:
                 pidfile.remove(self.pid_file)
             if isinstance(error, StepError) and self._ended(error):
                 raise self._gone() from error
+            if told is not error:
+                raise told from None
             raise
         finally:
             child.channel.close()
