@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,13 +117,24 @@ def test_name_of_a_file(
 
 @pytest.mark.requires("v1:freezer", "v1:pids")
 @pytest.mark.ours_only("what the specification does not speak of")
+def removed(path: str) -> bool:
+    """Whether a cgroup could be removed: not as long as a process that was in it is on its way out."""
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
+
+
 def test_cgroup_that_is_gone(container: Container) -> None:
     """Somebody moves the process out and removes the cgroup: no command tells zeros, or succeeds for nothing."""
     container.begin("pause")
     group = container.bundle.config["linux"]["cgroupsPath"]
     for path in {mount + group for mount in host.cgroup_mounts().values()}:
         Path(os.path.dirname(path), "cgroup.procs").write_text(str(container.pid))
-        os.rmdir(path)
+        wait_until(functools.partial(removed, path), what=f"the removal of {path}")
     for verb in (["pause"], ["ps"], ["events", "--stats"]):
         result = container.command(*verb)
         assert result.code != 0, verb
