@@ -450,7 +450,7 @@ def test_v2_kill_of_everything(pure: Container) -> None:
     members = [int(word) for word in Path(group, "cgroup.procs").read_text().split()]
     assert len(members) >= 5
     pure.kill("KILL", flags=["--all"])
-    wait_until(lambda: not any(alive(pid) for pid in members), 5, "end of all processes")
+    wait_until(lambda: not any(alive(pid) for pid in members), "end of all processes")
 
 
 @pytest.mark.parametrize(

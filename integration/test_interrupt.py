@@ -58,7 +58,7 @@ def test_while_a_hook_runs(container: Container, leaks: Leaks, kind: str, number
     with started(container) as process:
         wait_until(mark.exists, what="the hook")
         process.send_signal(number)
-        assert process.wait(10) == 128 + number
+        assert process.wait(60) == 128 + number
     assert f"interrupted by signal {number}" in container.error_file.read_text()
     assert not container.pid_file.exists()
     leaks.check()
@@ -73,7 +73,7 @@ def test_poststop_hooks_still_run(container: Container, leaks: Leaks) -> None:
     with started(container) as process:
         wait_until(mark.exists, what="the hook")
         process.terminate()
-        assert process.wait(10) == 128 + signal.SIGTERM
+        assert process.wait(60) == 128 + signal.SIGTERM
     assert after.exists()
     leaks.check()
 
@@ -85,7 +85,7 @@ def test_run_in_the_foreground(container: Container, leaks: Leaks) -> None:
     with started(container, "run") as process:
         wait_until(mark.exists, what="the hook")
         process.terminate()
-        assert process.wait(10) == 128 + signal.SIGTERM
+        assert process.wait(60) == 128 + signal.SIGTERM
     leaks.check()
 
 
@@ -103,7 +103,7 @@ def test_ignored_signals_stay_ignored(container: Container) -> None:
         wait_until(mark.exists, what="the hook")
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     container.pid = int(container.pid_file.read_text())
     assert container.state()["status"] == "created"
 
@@ -115,7 +115,7 @@ def test_at_any_moment(container: Container, leaks: Leaks) -> None:
         with started(container) as process:
             time.sleep(0.0006 * round)
             process.terminate()
-            code = process.wait(10)
+            code = process.wait(60)
         if code == 0:
             made += 1
             container.pid = int(container.pid_file.read_text())

@@ -111,7 +111,7 @@ def test_without_a_pid_namespace_everything_dies(container: Container, flags: li
     members = _members(container)
     assert len(members) >= 5
     container.kill("KILL", flags=flags)
-    wait_until(lambda: not any(alive(pid) for pid in members), 5, "end of all processes")
+    wait_until(lambda: not any(alive(pid) for pid in members), "end of all processes")
 
 
 def _members(container: Container) -> list[int]:
@@ -133,7 +133,7 @@ def test_leftovers_of_a_dead_init(container: Container) -> None:
     left = _members(container)
     assert left
     container.kill("KILL")
-    wait_until(lambda: not any(alive(pid) for pid in left), 5, "end of the leftovers")
+    wait_until(lambda: not any(alive(pid) for pid in left), "end of the leftovers")
 
 
 def test_signal_goes_to_init_only(container: Container) -> None:

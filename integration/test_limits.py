@@ -247,7 +247,7 @@ def test_v1_realtime(container: Container) -> None:
     finally:
         container.delete("--force")
         container.wait()  # a zombie keeps its budget
-        wait_until(lambda: _written(budgets[1], "0"), 10, "the container's budget to come back")
+        wait_until(lambda: _written(budgets[1], "0"), "the container's budget to come back")
         _written(budgets[0], "0")  # or another session's is still there
 
 
@@ -435,7 +435,7 @@ def test_fork_bomb(container: Container) -> None:
     anywhere("pids")
     container.bundle.linux(resources={"pids": {"limit": 25}})
     container.begin("bomb 3000", "pause")
-    wait_until(lambda: value(container, "pids", "pids.current") == "25", 10, "as many processes as there may be")
+    wait_until(lambda: value(container, "pids", "pids.current") == "25", "as many processes as there may be")
     assert container.replies[0]["made"] <= 24
     assert len((directory(container, "pids") / "cgroup.procs").read_text().split()) == 25
     events = dict(line.split() for line in value(container, "pids", "pids.events").split("\n"))
@@ -461,15 +461,20 @@ def test_cpu_quota(container: Container, slow: bool) -> None:
     container.bundle.linux(resources={"cpu": {"quota": PERIOD // 5, "period": PERIOD}})
     container.begin("spin")
     time.sleep(0.3)
-    used, start, before = cpu_seconds(container), time.monotonic(), throttled(container)
+    # It counts on while we look, and we may have to wait between two looks: for the most that it may have used the time
+    # goes from before the first look to after the last one, for the least it is the other way round.
+    outer = time.monotonic()
+    used, inner, before = cpu_seconds(container), time.monotonic(), throttled(container)
     time.sleep(10 if slow else 2)
-    used, seconds = cpu_seconds(container) - used, time.monotonic() - start
-    periods, stopped = (now - then for now, then in zip(throttled(container), before, strict=True))
-    assert used / seconds < 0.25
+    after, inner = throttled(container), time.monotonic() - inner
+    used, outer = cpu_seconds(container) - used, time.monotonic() - outer
+    periods, stopped = (now - then for now, then in zip(after, before, strict=True))
+    assert used / outer < 0.25
     # On a machine that is busy with other things the container may not get what it is allowed.
-    if stopped >= 0.9 * seconds * 1e6 / PERIOD:
-        assert used / seconds > 0.15
-    assert periods >= stopped > 0
+    if stopped >= 0.9 * inner * 1e6 / PERIOD:
+        assert used / inner > 0.15
+    assert periods >= stopped
+    assert stopped or used / outer < 0.19
 
 
 # -- nothing is left --

@@ -47,7 +47,7 @@ class Network:
 def ip(path: str, *words: str) -> str:
     """Run ip(8) in the network namespace at path."""
     command = ["nsenter", f"--net={path}", "ip", *words]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=20).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
 
 
 def devices(path: str) -> dict[str, dict[str, Any]]:

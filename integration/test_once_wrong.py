@@ -25,7 +25,7 @@ def test_stdio_belongs_to_the_user(container: Container) -> None:
     reader, writer = os.pipe()
     try:
         process = container.runtime.spawn("run", "--bundle", str(container.bundle.path), container.id, stdout=writer)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert os.fstat(writer).st_uid == 1000
     finally:
         os.close(reader)

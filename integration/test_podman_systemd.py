@@ -157,7 +157,7 @@ def test_life(podman: Podman) -> None:
     podman("stop", "--time=60", container_id).ok()
     assert podman("wait", container_id).ok().text.strip() == "3"
     podman("rm", container_id).ok()
-    wait_until(lambda: not cgroups_of(container_id), 5, "the end of the cgroups")
+    wait_until(lambda: not cgroups_of(container_id), "the end of the cgroups")
     assert podman.show(unit, "LoadState", "ActiveState") == {"LoadState": "not-found", "ActiveState": "inactive"}
 
 
@@ -174,7 +174,7 @@ def test_failures(podman: Podman) -> None:
     assert podman("run", "--rm", "--network=none", IMAGE, "/etc/passwd").code == 126
     # conmon, which has a scope of its own, may end a little later than podman
     listing = ("list-units", "--all", "--no-legend", "libpod-*")
-    wait_until(lambda: not podman.systemctl(*listing).strip(), 5, "the end of the scopes")
+    wait_until(lambda: not podman.systemctl(*listing).strip(), "the end of the scopes")
 
 
 def test_cgroupfs(runtime: Runtime) -> None:

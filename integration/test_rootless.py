@@ -372,7 +372,7 @@ def test_the_host_is_not_above_proc(single: Container) -> None:
     single.bundle.drop_namespace("pid")
     probe = str(single.bundle.probe)
     mark = single.bundle.path / "hook.pid"
-    script = f"{probe} sleep 20000 >/dev/null 2>&1 </dev/null & echo $! >{mark}"
+    script = f"{probe} sleep 1000000 >/dev/null 2>&1 </dev/null & echo $! >{mark}"
     single.bundle.merge({"hooks": {"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}})
     single.create()
     keeper = os.pidfd_open(int(mark.read_text()))
@@ -386,7 +386,7 @@ def test_the_host_is_not_above_proc(single: Container) -> None:
                 assert "etc" not in read["names"], read["path"]
     finally:
         signal.pidfd_send_signal(keeper, signal.SIGKILL)
-        select.select([keeper], [], [], 10)
+        select.select([keeper], [], [], 60)
         os.close(keeper)
 
 

@@ -231,7 +231,7 @@ def test_ns_with_one_id(single: Container, alice: User) -> None:
 def test_ns_of_joined_namespaces(single: Container, alice: User) -> None:
     """Three levels of PID namespaces of the user's own, joined with their user namespace: every PID is told [L1]."""
     deeper = ["unshare", "-p", "-f", "--kill-child"]
-    command = [*alice.prefix(), "unshare", "-U", "-r", "-p", "-f", "--kill-child", *deeper, "sleep", "60"]
+    command = [*alice.prefix(), "unshare", "-U", "-r", "-p", "-f", "--kill-child", *deeper, "sleep", "1000"]
     with subprocess.Popen(command) as outer:
         try:
             deepest = last_descendant(outer.pid, "sleep")

@@ -90,7 +90,7 @@ def test_streams_are_byte_exact(container: Container) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    out, err = process.communicate(data, timeout=60)
+    out, err = process.communicate(data, timeout=300)
     assert (process.returncode, err) == (0, b"")
     assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
 
@@ -113,7 +113,7 @@ def test_output_ends_when_the_container_ends(container: Container) -> None:
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.read() == b"x\n"
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     process.stdout.close()
     if process.stdin:
         process.stdin.close()
@@ -142,7 +142,7 @@ def test_signals_are_forwarded(container: Container, number: int) -> None:
     container.bundle.args(f"trap {number} 7")
     process = in_foreground(container)
     process.send_signal(number)
-    assert process.wait(10) == 7
+    assert process.wait(60) == 7
 
 
 def test_chatter_signals_are_not_forwarded(container: Container) -> None:
@@ -153,7 +153,7 @@ def test_chatter_signals_are_not_forwarded(container: Container) -> None:
         process.send_signal(number)
     container.wait_replies(2)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert [reply["number"] for reply in container.replies[1:]] == [10, 15]
 
 
@@ -186,7 +186,7 @@ def test_state_while_running(container: Container) -> None:
     process = in_foreground(container)
     assert container.state()["status"] == "running"
     container.kill("TERM")
-    assert process.wait(10) == 8
+    assert process.wait(60) == 8
     assert container.command("state").code != 0
 
 

@@ -316,7 +316,7 @@ def test_agent_that_never_answers(container: Container, leaks: Leaks, path: Path
         assert process.poll() is None
         init = agent.pids[0]
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         container.delete("--force", check=False)
         wait_until(lambda: not alive(init), what="end of init")
         release.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 
 from integration.lib.container import Container, wait_until
@@ -63,11 +62,9 @@ def test_start_of_a_deleted_container(container: Container) -> None:
 
 def test_start_does_not_wait_for_the_end(container: Container) -> None:
     """start returns while the program runs [K2]."""
-    container.bundle.args("sleep 3000")
+    container.bundle.args("pause")
     container.create()
-    began = time.monotonic()
     container.start()
-    assert time.monotonic() - began < 2.5
     assert container.state()["status"] == "running"
 
 

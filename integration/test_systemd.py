@@ -154,14 +154,14 @@ def test_other_commands_need_no_option(container: Container, runtime: Runtime) -
     runtime("kill", container.id, "KILL").ok()
     container.wait()
     runtime("delete", container.id).ok()
-    wait_until(lambda: gone(unit_of(container)), 5)
+    wait_until(lambda: gone(unit_of(container)))
 
 
 def test_stopped(container: Container) -> None:
     """The scope ends with the last process; delete has no trouble with that [D16]."""
     container.begin("pause")
     container.finish()
-    wait_until(lambda: show(unit_of(container), "ActiveState")["ActiveState"] != "active", 5)
+    wait_until(lambda: show(unit_of(container), "ActiveState")["ActiveState"] != "active")
     assert container.state()["status"] == "stopped"
     container.delete()
     assert gone(unit_of(container))
@@ -186,7 +186,7 @@ def test_failed_create(container: Container, tmp_path: Path) -> None:
     hook.chmod(0o755)
     container.bundle.merge({"hooks": {"createRuntime": [{"path": str(hook)}]}})
     assert container.create(check=False).code != 0
-    wait_until(lambda: gone(unit_of(container)), 5)
+    wait_until(lambda: gone(unit_of(container)))
 
 
 @pytest.mark.ours_only("what the scope began with ends with the runtime")
@@ -204,7 +204,7 @@ def test_killed_create(container: Container) -> None:
             process.kill()
         process.wait()
         container.delete("--force", check=False)
-        wait_until(lambda: gone(unit_of(container)), 10)
+        wait_until(lambda: gone(unit_of(container)))
 
 
 def test_same_name_twice(container: Container, new_managed: Callable[..., Container]) -> None:
@@ -235,7 +235,7 @@ def test_name_of_a_foreign_unit(container: Container, runtime: Runtime) -> None:
     finally:
         holder.kill()
         holder.wait()
-    wait_until(lambda: gone(unit), 5)
+    wait_until(lambda: gone(unit))
 
 
 @pytest.mark.ours_only("a unit is known by more than its name")
@@ -243,7 +243,7 @@ def test_name_used_again(container: Container, new_managed: Callable[..., Contai
     """The container has ended, and its unit; another one has the name: delete and kill leave it alone [D16, D17]."""
     container.begin("pause")
     container.finish()
-    wait_until(lambda: gone(unit_of(container)), 5)
+    wait_until(lambda: gone(unit_of(container)))
     second = new_managed()
     second.bundle.linux(cgroupsPath=container.bundle.config["linux"]["cgroupsPath"])
     second.begin("pause")
@@ -278,7 +278,7 @@ def test_name_of_a_failed_unit(container: Container) -> None:
     """What is left of an earlier failure is reset [D11]."""
     unit = unit_of(container)
     run(["systemd-run", "--quiet", "--scope", f"--unit={unit}", "-pRuntimeMaxSec=1", "sleep", "100"])
-    wait_until(lambda: show(unit, "ActiveState")["ActiveState"] == "failed", 5)
+    wait_until(lambda: show(unit, "ActiveState")["ActiveState"] == "failed")
     container.create()
     assert show(unit, "ActiveState")["ActiveState"] == "active"
 
@@ -344,7 +344,7 @@ def test_delete_without_a_bus(container: Container) -> None:
     environment = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/run/nobody-listens"}
     result = container.delete("--force", env=environment)
     assert "ENOENT" in result.error
-    wait_until(lambda: gone(unit_of(container)), 5)
+    wait_until(lambda: gone(unit_of(container)))
 
 
 # -- the user's manager --

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from integration.kit import busybox
-from integration.lib.container import Container
+from integration.lib.container import Container, wait_until
 from integration.lib.leaks import Leaks
 from integration.lib.probe import chain, parse
 
@@ -57,7 +57,7 @@ def spawn(container: Container, *words: str, **how: Any) -> Any:
     container.bundle.write()
     container.used = True
     argv = container.runtime.argv(*words)
-    child = pexpect.spawn(argv[0], argv[1:], timeout=10, echo=False, **how)
+    child = pexpect.spawn(argv[0], argv[1:], timeout=60, echo=False, **how)
     # kept open, so that its modes can be looked at afterwards
     number = struct.unpack("i", fcntl.ioctl(child.fileno(), 0x80045430, b"\0\0\0\0"))[0]
     child.slave = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY)
@@ -74,9 +74,9 @@ def foreground(container: Container, **how: Any) -> Any:
 def rest(child: Any) -> bytes:
     """All that comes until its end."""
     text = b""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while True:
-        assert time.monotonic() < end
+        assert time.monotonic() < end, text
         try:
             text += child.read_nonblocking(65536, timeout=0.05)
         except pexpect.TIMEOUT:
@@ -109,21 +109,23 @@ def session(child: Any, status: int) -> None:
     child.setwinsize(50, 132)
     command(child, "stty size", "50 132\r\n")
     command(child, "tty", r"/dev/(pts/\d+|console)\r\n")
-    child.sendline("sleep 100")
-    time.sleep(0.2)
+    # once the program says something it is in the foreground, and keys are for it
+    child.sendline("sh -c 'echo up$((1+1)); exec sleep 1000'")
+    child.expect("up2\r\n")
     child.sendintr()
     child.expect(PROMPT)
     command(child, "echo status=$?", "status=130\r\n")
-    child.sendline("sleep 100")
-    time.sleep(0.2)
+    child.sendline("sh -c 'echo up$((1+2)); exec sleep 1000'")
+    child.expect("up3\r\n")
     child.send("\x1a")
     child.expect("Stopped")
     child.expect(PROMPT)
-    command(child, "jobs", "Stopped.*sleep 100")
+    command(child, "jobs", "Stopped.*sleep 1000")
     child.sendline("kill %1; fg; echo over=$?")
     child.expect(r"over=\d+")
     child.expect(PROMPT)
-    child.sendline("cat; echo end=$?")
+    child.sendline("echo up$((1+3)); cat; echo end=$?")
+    child.expect("up4\r\n")
     child.sendline("typed")
     child.expect("typed\r\n.*typed\r\n")
     child.sendeof()
@@ -226,7 +228,7 @@ def test_slow_reader_gets_everything(waiting: Container) -> None:
         time.sleep(0.3)
         assert process.stdout is not None
         assert process.stdout.read() == expected
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     # little enough to be written before anybody reads: the program has ended long ago
     for count in (1, 100, 10000):
         argv[-1] = str(count)
@@ -237,7 +239,7 @@ def test_slow_reader_gets_everything(waiting: Container) -> None:
             time.sleep(0.2)
             with open(reader, "rb") as stream:
                 assert stream.read() == b"".join(b"%d\n" % number for number in range(1, count + 1))
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
 
 
 @pytest.mark.ours_only("runc wants a terminal of the caller's")
@@ -248,19 +250,27 @@ def test_reader_that_went_away(waiting: Container) -> None:
         assert process.stdout is not None
         process.stdout.read(10)
         process.stdout.close()
-        assert process.wait(20) == 9
+        assert process.wait(60) == 9
+
+
+def _name(pid: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 @pytest.mark.ours_only("runc wants a terminal of the caller's")
 def test_stuck_reader_and_a_signal(waiting: Container) -> None:
     """The program has ended and nobody reads: a signal ends the runtime [P3]."""
-    argv = waiting.runtime.argv("exec", "-t", waiting.id, "/bin/seq", "30000")
+    argv = waiting.runtime.argv("exec", "-t", waiting.id, "/bin/seq", "3000000")
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
-        time.sleep(0.5)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: any(_name(pid) == "seq" for pid in children.read_text().split()), what="the program")
+        time.sleep(0.5)  # everything fills up
+        process.send_signal(signal.SIGTERM)  # the program's
+        wait_until(lambda: process.poll() is not None or not children.read_text().strip(), what="its end")
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.wait(60)
         assert process.stdout is not None
 
 
@@ -276,7 +286,7 @@ def test_terminal_that_is_closed_and_opened_again(waiting: Container) -> None:
 def test_keys_of_the_caller(waiting: Container) -> None:
     """Input from a pipe: the caller's terminal is not raw, so that its Ctrl-C still means something [P3]."""
     words = " ".join(waiting.runtime.argv("exec", "-t", waiting.id, "/probe", *chain(["signals"])))
-    child = pexpect.spawn("/bin/sh", ["-c", f"sleep 100 | {words.replace(';;', chr(39) + ';;' + chr(39))}"], timeout=10)
+    child = pexpect.spawn("/bin/sh", ["-c", f"sleep 100 | {words.replace(';;', chr(39) + ';;' + chr(39))}"], timeout=60)
     child.expect("signals")
     child.sendintr()
     child.expect('"number":2')
@@ -302,7 +312,7 @@ class Receiver:
         os.chmod(path.name, 0o777)
         os.chdir(here)
         self.server.listen(1)
-        self.server.settimeout(10)
+        self.server.settimeout(60)
         self.payload = b""
         self.closed = False
         self.master = -1
@@ -321,7 +331,7 @@ class Receiver:
             self.master = fds[0] if fds else -1
             self.closed = connection.recv(1) == b""
 
-    def until(self, pattern: str, seconds: float = 10.0) -> str:
+    def until(self, pattern: str, seconds: float = 60.0) -> str:
         """Read the terminal until this is there."""
         end = time.monotonic() + seconds
         while not re.search(pattern, self.output.decode("utf-8", "replace"), re.S):
@@ -339,7 +349,7 @@ class Receiver:
         """Give everything back."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as waker:
             waker.connect(self.path)
-        self.thread.join(10)
+        self.thread.join(60)
         self.server.close()
         if self.master >= 0:
             os.close(self.master)
@@ -362,7 +372,7 @@ def test_console_socket_of_create(shell: Container, receiver: Receiver) -> None:
     """create: one message with one fd, then closed; /dev/console is the terminal; consoleSize [P2, P4, U5]."""
     shell.bundle.process(consoleSize={"height": 31, "width": 77})
     shell.create("--console-socket", receiver.path)
-    receiver.thread.join(10)
+    receiver.thread.join(60)
     assert receiver.master >= 0
     assert 1 <= len(receiver.payload) < 4096
     assert receiver.closed
@@ -380,7 +390,7 @@ def test_console_socket_of_run(shell: Container, receiver: Receiver) -> None:
     """run --detach [P2]."""
     shell.run("--detach", "--pid-file", str(shell.pid_file), "--console-socket", receiver.path).ok()
     shell.pid = int(shell.pid_file.read_text())
-    receiver.thread.join(10)
+    receiver.thread.join(60)
     receiver.until(PROMPT)
     receiver.send("exit 3\n")
     assert shell.wait() == 3
@@ -393,7 +403,7 @@ def test_console_socket_of_exec(waiting: Container, receiver: Receiver, tmp_path
         "tty", "winch", "exit 3",
         flags=["-t", "-d", "--pid-file", str(pid_file), "--console-socket", receiver.path],
     ).ok()  # fmt: skip
-    receiver.thread.join(10)
+    receiver.thread.join(60)
     assert receiver.closed
     receiver.until('"winch"')
     resize(receiver.master, 44, 55)
@@ -407,7 +417,7 @@ def test_hangup(waiting: Container, receiver: Receiver, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     flags = ["-t", "-d", "--pid-file", str(pid_file), "--console-socket", receiver.path]
     waiting.execute("tty", "pause", flags=flags).ok()
-    receiver.thread.join(10)
+    receiver.thread.join(60)
     receiver.until('"tty"')
     os.close(receiver.master)
     receiver.master = -1
@@ -420,7 +430,7 @@ def test_long_and_relative_socket_paths(shell: Container, tmp_path: Path) -> Non
     """A relative path counts from the bundle; a path may be longer than an address holds [P2]."""
     relative = Receiver(shell.bundle.path / "here")
     shell.create("--console-socket", "here")
-    relative.thread.join(10)
+    relative.thread.join(60)
     assert relative.master >= 0
     shell.delete("--force")
     relative.close()
@@ -428,7 +438,7 @@ def test_long_and_relative_socket_paths(shell: Container, tmp_path: Path) -> Non
     deep.mkdir(parents=True)
     distant = Receiver(deep / "s")
     shell.create("--console-socket", distant.path)
-    distant.thread.join(10)
+    distant.thread.join(60)
     assert distant.master >= 0
     distant.close()
 
@@ -500,7 +510,7 @@ def test_user_namespace(shell: Container, receiver: Receiver) -> None:
     pts["options"] = [option for option in pts["options"] if not option.startswith("gid=")]
     shell.create("--console-socket", receiver.path)
     shell.start()
-    receiver.thread.join(10)
+    receiver.thread.join(60)
     receiver.until(PROMPT)
     child = spawn(shell, "exec", "-t", shell.id, "/probe", "tty")
     output = rest(child)
@@ -513,7 +523,7 @@ def test_user_namespace(shell: Container, receiver: Receiver) -> None:
 def test_no_descriptor_is_left(shell: Container, receiver: Receiver) -> None:
     """A created container with a terminal holds it three times and nothing else of it [P10]."""
     shell.create("--console-socket", receiver.path)
-    receiver.thread.join(10)
+    receiver.thread.join(60)
     links = {name: os.readlink(f"/proc/{shell.pid}/fd/{name}") for name in os.listdir(f"/proc/{shell.pid}/fd")}
     terminals = [name for name, target in links.items() if "pts" in target or "ptmx" in target]
     assert sorted(terminals) == ["0", "1", "2"], links

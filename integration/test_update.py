@@ -372,6 +372,7 @@ def hammer(with_kmsg: Container) -> Iterator[Callable[[], tuple[int, int]]]:
         signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
         opened = refused = 0
         os.read(wait_go, 1)  # in the container's cgroup from here on
+        os.write(writer, b"!")
         while not ended:
             try:
                 os.close(os.open(nodes[0], os.O_RDONLY))
@@ -390,6 +391,7 @@ def hammer(with_kmsg: Container) -> Iterator[Callable[[], tuple[int, int]]]:
         if Path(point + group).is_dir():
             Path(point + group, "cgroup.procs").write_text(str(pid))
     os.write(go, b"g")
+    assert os.read(reader, 1) == b"!"
 
     def end() -> tuple[int, int]:
         os.kill(pid, signal.SIGTERM)

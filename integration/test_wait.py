@@ -48,7 +48,7 @@ def test_waits_for_the_end(container: Container, status: int) -> None:
         assert process.poll() is None
         container.kill("USR1")
         assert container.wait() == status  # and it is collected, by its parent
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
     assert (out, err, process.returncode) == (b"%d\n" % status, b"", 0)
 
 
@@ -59,7 +59,7 @@ def test_killed(container: Container) -> None:
     with waiting(container) as process:
         container.kill("KILL")
         container.wait()
-        assert process.communicate(timeout=10) == (b"137\n", b"")
+        assert process.communicate(timeout=60) == (b"137\n", b"")
 
 
 def test_while_created(container: Container) -> None:
@@ -70,7 +70,7 @@ def test_while_created(container: Container) -> None:
     with waiting(container) as process:
         container.start()
         assert container.wait() == 6
-        assert process.communicate(timeout=10) == (b"6\n", b"")
+        assert process.communicate(timeout=60) == (b"6\n", b"")
 
 
 def test_zombie(container: Container) -> None:
@@ -116,7 +116,7 @@ def test_several(container: Container) -> None:
     with waiting(container) as first, waiting(container) as second, waiting(container) as third:
         container.kill("USR1")
         container.wait()
-        assert [process.communicate(timeout=10)[0] for process in (first, second, third)] == [b"3\n"] * 3
+        assert [process.communicate(timeout=60)[0] for process in (first, second, third)] == [b"3\n"] * 3
 
 
 def test_deleted_meanwhile(container: Container, leaks: Leaks) -> None:
@@ -126,7 +126,7 @@ def test_deleted_meanwhile(container: Container, leaks: Leaks) -> None:
     with waiting(container) as process:
         container.delete("--force")
         container.reap()
-        assert process.communicate(timeout=10) == (b"137\n", b"")
+        assert process.communicate(timeout=60) == (b"137\n", b"")
     leaks.check()
 
 
@@ -151,8 +151,8 @@ def test_foreground_run(container: Container) -> None:
         time.sleep(0.1)
         with waiting(container) as waiter:
             container.kill("USR1")
-            assert waiter.communicate(timeout=10) == (b"8\n", b"")
-        assert process.wait(10) == 8
+            assert waiter.communicate(timeout=60) == (b"8\n", b"")
+        assert process.wait(60) == 8
 
 
 def test_library(container: Container) -> None:

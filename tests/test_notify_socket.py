@@ -79,7 +79,7 @@ def state(tmp_path: Path) -> Iterator[int]:
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as found:
         found.bind(str(tmp_path / "manager"))
-        found.settimeout(10)
+        found.settimeout(60)
         yield found
 
 
@@ -115,7 +115,7 @@ def test_ready(state: int, tmp_path: Path, manager: socket.socket, ended: tuple[
     thread.join(0.1)
     assert thread.is_alive()
     os.close(fds[0])
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert log.texts == []
     proxy.close()

@@ -211,10 +211,10 @@ class Command:
         except subprocess.TimeoutExpired:
             shown = self.output()
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
             return shown
         if self.terminal >= 0:
-            self.copier.join(5)
+            self.copier.join(60)
             os.close(self.terminal)
         shown = self.output()
         self.out.close()

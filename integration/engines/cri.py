@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from integration.engines.image import IMAGE
 from integration.engines.sandbox import Sandbox
 from integration.lib.container import wait_until
-from integration.lib.runtime import Result
+from integration.lib.runtime import TIMEOUT, Result
 
 HERE = Path(__file__).resolve().parent
 PARENT = "/cri"  # every pod's cgroups are below it, as below the kubelet's /kubepods
@@ -93,7 +93,7 @@ class Cri:
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
         self.daemon = self.sandbox.start(["containerd", "--config", str(self.config), "--log-level", "warn"])
-        wait_until(self.answers, 30, "containerd")
+        wait_until(self.answers, "containerd")
 
     def answers(self) -> bool:
         """Whether the plugin is up."""
@@ -118,7 +118,7 @@ class Cri:
         """A ctr command in the name space of the CRI plugin."""
         return self.sandbox.run(["ctr", "-a", str(self.address), "-n", "k8s.io", *words])
 
-    def call(self, name: str, fields: Fields | None = None, timeout: float = 60) -> Any:
+    def call(self, name: str, fields: Fields | None = None, timeout: float = TIMEOUT) -> Any:
         """One call: the fields of its request as a dict, the reply as a message."""
         from google.protobuf.json_format import ParseDict
 
@@ -248,9 +248,9 @@ class Container:
         """CREATED, RUNNING, EXITED, UNKNOWN."""
         return str(self.cri.messages.ContainerState.Name(self.status().state)).removeprefix("CONTAINER_")
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self) -> int:
         """The exit code, once it has ended."""
-        wait_until(lambda: self.state == "EXITED", timeout, "the end of the container")
+        wait_until(lambda: self.state == "EXITED", "the end of the container")
         return int(self.status().exit_code)
 
     @property
@@ -276,7 +276,7 @@ class Container:
 
     def wait_output(self, text: str) -> None:
         """Until it has written text."""
-        wait_until(lambda: self.log.exists() and text in self.output(), 20, f"{text} in the log")
+        wait_until(lambda: self.log.exists() and text in self.output(), f"{text} in the log")
 
     def exec(self, *command: str, timeout: int = 0) -> Result:
         """ExecSync."""
@@ -306,7 +306,7 @@ class Stream:
             f"ws://{place.netloc}{place.path}?{place.query}",
             socket=connection,
             subprotocols=["v4.channel.k8s.io"],
-            timeout=20,
+            timeout=60,
         )
         self.found: dict[int, bytes] = {STDOUT: b"", STDERR: b"", STATUS: b""}
 

@@ -12,7 +12,7 @@ from typing import Any
 from integration.engines.image import IMAGE
 from integration.engines.sandbox import Running, Sandbox
 from integration.lib.container import wait_until
-from integration.lib.runtime import Result
+from integration.lib.runtime import TIMEOUT, Result
 
 # The client of the same package as the daemon, when there is another one before it on PATH.
 CLIENT = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
@@ -59,7 +59,7 @@ class Docker:
     def begin(self) -> None:
         """Start the daemon and wait until it answers. Raises DaemonError."""
         self.daemon = self.sandbox.start(self.argv)
-        end = time.monotonic() + 40
+        end = time.monotonic() + 180
         while self("version").code:
             log = self.sandbox.ask("output", pid=self.daemon.pid)
             if log["code"] is not None or time.monotonic() > end:
@@ -72,7 +72,7 @@ class Docker:
         self.daemon.signal(number)
         self.daemon.wait()
         mark = f" /run/{self.socket.rpartition('/')[2].removesuffix('.sock')}/containerd/containerd.toml"
-        wait_until(lambda: not any(mark in entry for entry in self.sandbox.look()["processes"]), 20, "containerd's end")
+        wait_until(lambda: not any(mark in entry for entry in self.sandbox.look()["processes"]), "containerd's end")
 
     def load(self, tree: bytes) -> None:
         """Make the image of this tar archive."""
@@ -84,7 +84,7 @@ class Docker:
         """A new name for a container."""
         return f"{self.prefix}{next(self.numbers)}"
 
-    def __call__(self, *words: str, timeout: float = 60, stdin: bytes = b"") -> Result:
+    def __call__(self, *words: str, timeout: float = TIMEOUT, stdin: bytes = b"") -> Result:
         """A docker command."""
         return self.sandbox.run([CLIENT, "-H", self.socket, *words], timeout=timeout, stdin=stdin, env=self.env)
 
@@ -97,13 +97,16 @@ class Docker:
         """A docker command that is not waited for."""
         return self.sandbox.start([CLIENT, "-H", self.socket, *words], env=self.env, open_stdin=True)
 
-    def on_terminal(self, *words: str, stdin: bytes = b"", timeout: float = 30) -> Result:
-        """A docker command whose streams are a terminal; what is typed there is stdin."""
+    def on_terminal(self, *words: str, stdin: bytes = b"") -> Result:
+        """A docker command whose streams are a terminal. stdin is typed once the program has said the terminal's name:
+        whoever puts the terminal into raw mode drops what was typed before.
+        """
         line = "stty rows 30 cols 101; exec " + shlex.join([CLIENT, "-H", self.socket, *words])
-        # The keys come late: whoever puts the terminal into raw mode drops what was typed before.
-        shell = "sleep 1; cat; sleep 0.2"
-        argv = ["sh", "-c", f"({shell}) | script -q -e -c {shlex.quote(line)} /dev/null"]
-        return self.sandbox.run(argv, stdin=stdin, timeout=timeout, env={"TERM": "vt100"})
+        running = self.sandbox.start(["sh", "-c", line], env={**self.env, "TERM": "vt100"}, terminal=True)
+        if stdin:
+            running.wait_for(b"/dev/pts/")
+            running.write(stdin)
+        return running.wait()
 
     def run(self, *words: str, options: Sequence[str] = (), **how: Any) -> Result:
         """docker run --rm, with these options, of these words."""
@@ -135,13 +138,13 @@ class Docker:
         found: dict[str, Any] = self.inspect(name)["State"]
         return found
 
-    def wait_status(self, name: str, status: str, seconds: float = 15) -> None:
+    def wait_status(self, name: str, status: str) -> None:
         """Until the container has this status."""
-        wait_until(lambda: self.state(name)["Status"] == status, seconds, f"{name} is {status}")
+        wait_until(lambda: self.state(name)["Status"] == status, f"{name} is {status}")
 
-    def wait_logs(self, name: str, text: str, seconds: float = 15) -> None:
+    def wait_logs(self, name: str, text: str) -> None:
         """Until the container has written text."""
-        wait_until(lambda: text in self("logs", name).text, seconds, f"{text} in the logs of {name}")
+        wait_until(lambda: text in self("logs", name).text, f"{text} in the logs of {name}")
 
     def sh_exec(self, name: str, script: str, *options: str) -> str:
         """What a shell script prints as another process of a container; it must succeed."""

@@ -12,7 +12,7 @@ from integration.engines.image import IMAGE
 from integration.engines.sandbox import PATH, USERS, Running, Sandbox
 from integration.lib import probe as probes
 from integration.lib.container import wait_until
-from integration.lib.runtime import Result
+from integration.lib.runtime import TIMEOUT, Result
 
 CAPABILITIES = {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT"}
 
@@ -61,7 +61,7 @@ class Podman:
         """Command line and what is added to the environment."""
         return [*self.base, *words], {"CONTAINERS_CONF": str(self.config(json_log))}
 
-    def __call__(self, *words: str, json_log: bool = False, timeout: float = 60, stdin: bytes = b"") -> Result:
+    def __call__(self, *words: str, json_log: bool = False, timeout: float = TIMEOUT, stdin: bytes = b"") -> Result:
         """A podman command."""
         argv, env = self.argv(words, json_log)
         return self.sandbox.run(argv, env=env, timeout=timeout, stdin=stdin)
@@ -92,7 +92,7 @@ class Podman:
 
     def wait_logs(self, name: str, text: str) -> None:
         """Until the container has written text."""
-        wait_until(lambda: text in self("logs", name).text, 10, f"{text} in the logs of {name}")
+        wait_until(lambda: text in self("logs", name).text, f"{text} in the logs of {name}")
 
 
 class Rootless(Podman):
@@ -141,9 +141,9 @@ class Ctr:
         found_first.joinpath("runc").symlink_to(runtime)
         env = {"PATH": f"{found_first}:{PATH}"}
         self.daemon = sandbox.start(["containerd", "--config", str(config), "--log-level", "warn"], env=env)
-        wait_until(lambda: self("version").code == 0, 30, "containerd")
+        wait_until(lambda: self("version").code == 0, "containerd")
 
-    def __call__(self, *words: str, timeout: float = 60, stdin: bytes = b"") -> Result:
+    def __call__(self, *words: str, timeout: float = TIMEOUT, stdin: bytes = b"") -> Result:
         """A ctr command."""
         return self.sandbox.run([*self.base, *words], timeout=timeout, stdin=stdin)
 
@@ -195,7 +195,7 @@ class Ctr:
 
     def stopped(self, name: str) -> None:
         """Until the task has ended."""
-        wait_until(lambda: self.tasks()[name][1] == "STOPPED", 20, f"the end of {name}")
+        wait_until(lambda: self.tasks()[name][1] == "STOPPED", f"the end of {name}")
 
     def remove(self, name: str, *options: str) -> int:
         """task delete, container delete; the exit status of the task, of which ctr tells when it is not 0."""

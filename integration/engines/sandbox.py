@@ -21,7 +21,7 @@ import pytest
 
 from integration.lib import host
 from integration.lib.container import wait_until
-from integration.lib.runtime import Result
+from integration.lib.runtime import TIMEOUT, Result
 
 AGENT = Path(__file__).with_name("agent.py")
 USERS = {"engine-a": (64101, 400000), "engine-b": (64102, 500000)}  # name: uid, first subordinate id
@@ -102,11 +102,11 @@ class Running:
         """Change the size of its terminal."""
         self.sandbox.ask("resize", pid=self.pid, rows=rows, columns=columns)
 
-    def wait_for(self, text: bytes, timeout: float = 20) -> None:
+    def wait_for(self, text: bytes) -> None:
         """Until it has written this."""
-        wait_until(lambda: text in self.output().out, timeout, f"{text!r} from {' '.join(self.argv[-4:])}")
+        wait_until(lambda: text in self.output().out, f"{text!r} from {' '.join(self.argv[-4:])}")
 
-    def wait(self, timeout: float = 30) -> Result:
+    def wait(self, timeout: float = TIMEOUT) -> Result:
         """Its end."""
         return as_result(self.argv, self.sandbox.ask("wait", pid=self.pid, timeout=timeout), timeout)
 
@@ -190,7 +190,7 @@ class Sandbox:
         return answer
 
     def run(
-        self, argv: Sequence[str], *, timeout: float = 60, env: Mapping[str, str] | None = None, stdin: bytes = b""
+        self, argv: Sequence[str], *, timeout: float = TIMEOUT, env: Mapping[str, str] | None = None, stdin: bytes = b""
     ) -> Result:
         """Run a command to its end. env: added to the sandbox's own."""
         given = base64.b64encode(stdin).decode()
@@ -238,11 +238,11 @@ class Sandbox:
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.reader.join(10)
+        self.reader.join(60)
         self.process.stdout.close()
         for _ in range(100):
             remove_groups(self.groups)
@@ -260,7 +260,7 @@ class Watch:
         self.sandbox = sandbox
         self.before = sandbox.look()
 
-    def found(self, settle: float = 8.0) -> list[str]:
+    def found(self, settle: float = 30.0) -> list[str]:
         """What is left, after a moment for the engine's own cleaning, which it does in the background."""
         end = time.monotonic() + settle
         while True:

@@ -60,7 +60,7 @@ def test_stop_is_gentle_first(pod: Pod) -> None:
     """StopContainer sends SIGTERM and waits."""
     container = pod.run("sh", "-c", "trap 'sleep 0.2; exit 6' TERM; echo ready; while :; do sleep 0.05; done")
     container.wait_output("ready")
-    container.stop(10)
+    container.stop(60)
     assert container.wait() == 6
 
 
@@ -278,9 +278,9 @@ def test_stats(cri: Cri, pod: Pod, sandbox: Sandbox) -> None:
     def used() -> int:
         return int(cri.call("ContainerStats", {"container_id": container.id}).stats.cpu.usage_core_nano_seconds.value)
 
-    wait_until(lambda: used() > 0, 20, "the first numbers")
+    wait_until(lambda: used() > 0, "the first numbers")
     first = used()
-    wait_until(lambda: used() > first, 20, "more CPU time")
+    wait_until(lambda: used() > first, "more CPU time")
     assert cri.call("ContainerStats", {"container_id": container.id}).stats.memory.working_set_bytes.value > 0
 
 
@@ -295,7 +295,7 @@ def test_out_of_memory(pod: Pod, sandbox: Sandbox) -> None:
 def test_out_of_memory_in_a_child(pod: Pod, sandbox: Sandbox) -> None:
     """A child of the container is killed; the event is the container's all the same."""
     sandbox.read_by_containerd()
-    container = pod.run("sh", "-c", "probe alloc 64; sleep 0.5; exit 5", **resources(memory_limit_in_bytes=16 << 20))
+    container = pod.run("sh", "-c", "probe alloc 64; sleep 2; exit 5", **resources(memory_limit_in_bytes=16 << 20))
     assert container.wait() == 5
     assert container.status().reason == "OOMKilled"
 

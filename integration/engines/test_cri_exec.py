@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -119,7 +118,7 @@ def test_many_in_a_row(pod: Pod, sandbox: Sandbox, slow: bool) -> None:
     before = len(sandbox.look()["processes"])
     for _ in range(200 if slow else 20):
         container.exec("true").ok()
-    wait_until(lambda: len(sandbox.look()["processes"]) <= before, 10, "the end of all commands")
+    wait_until(lambda: len(sandbox.look()["processes"]) <= before, "the end of all commands")
 
 
 # ---- Exec and Attach ----
@@ -148,13 +147,13 @@ def test_terminal(pod: Pod) -> None:
     stream.send(json.dumps({"Width": 91, "Height": 31}).encode(), RESIZE)
     stream.send(b"PS1=; stty -echo; tty; echo re''ady\n")
     assert b"/dev/pts/" in stream.read_until(b"ready\r\n")
-    stream.send(b"stty size\n")
+    stream.send(b"while ! stty size | grep 91; do sleep 0.05; done\n")
     stream.read_until(b"31 91")
     stream.send(json.dumps({"Width": 101, "Height": 41}).encode(), RESIZE)
     stream.send(b"while ! stty size | grep 101; do sleep 0.05; done\n")
     stream.read_until(b"41 101")
-    stream.send(b"trap 'echo i\"\"nt' INT; sleep 1000\n")
-    time.sleep(0.3)
+    stream.send(b"trap 'echo i\"\"nt' INT; sh -c 'echo go\"\"ing; exec sleep 1000'\n")
+    stream.read_until(b"going\r\n")
     stream.send(b"\x03")
     stream.read_until(b"int\r\n")
     stream.send(b"exit 5\n")

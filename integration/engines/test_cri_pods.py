@@ -145,7 +145,7 @@ def test_two_pods_talk(new_pod: NewPod) -> None:
     listening.wait_output("ready")
     address = server.status().network.ip
     assert address != client.status().network.ip
-    script = f"for i in 1 2 3 4 5 6 7 8 9; do nc {address} 8080 </dev/null && exit; sleep 0.2; done; exit 1"
+    script = f"for i in $(seq 150); do nc {address} 8080 </dev/null && exit; sleep 0.2; done; exit 1"
     assert client.sh(script) == "from the server\n"
     assert listening.wait() == 0
 
@@ -154,7 +154,7 @@ def test_containers_of_a_pod_talk(new_pod: NewPod) -> None:
     """Over the loopback device that they share."""
     pod = new_pod()
     pod.run("sh", "-c", "while :; do echo through lo | nc -l -p 9090; done")
-    script = "for i in 1 2 3 4 5 6 7 8 9; do nc 127.0.0.1 9090 </dev/null && exit; sleep 0.2; done; exit 1"
+    script = "for i in $(seq 150); do nc 127.0.0.1 9090 </dev/null && exit; sleep 0.2; done; exit 1"
     assert pod.sh(script) == "through lo\n"
 
 
@@ -185,7 +185,7 @@ def test_killed_sandbox(new_pod: NewPod, sandbox: Sandbox, leaks: Watch) -> None
     pids = {entry.split()[0] for entry in sandbox.look()["processes"] if entry.endswith(" probe pause ")}
     mine = [pid for pid in pids if f"/{pod.id}" in sandbox.read(f"/proc/{pid}/cgroup")]
     sandbox.run(["kill", "-9", *mine]).ok()
-    wait_until(lambda: not pod.ready, 20, "the end of the sandbox")
+    wait_until(lambda: not pod.ready, "the end of the sandbox")
     assert container.state == "RUNNING"
     pod.remove()
     leaks.check()
@@ -203,7 +203,7 @@ def test_restarted_daemon(cri: Cri, new_pod: NewPod, leaks: Watch) -> None:
 
     def end() -> None:
         cri.sandbox.run(["kill", str(ending)]).ok()
-        wait_until(lambda: cri.sandbox.run(["test", "-e", f"/proc/{ending}"]).code == 1, 10, "the end of one container")
+        wait_until(lambda: cri.sandbox.run(["test", "-e", f"/proc/{ending}"]).code == 1, "the end of one container")
 
     cri.restart(end)
     leaks.before["processes"].append(f"{cri.daemon.pid} containerd")

@@ -49,7 +49,7 @@ def test_detached(ctr: Ctr, sandbox: Sandbox, leaks: Watch) -> None:
     name = ctr.detached("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done")
     assert ctr.tasks()[name][1] == "RUNNING"
     assert name in ctr("container", "ls", "-q").ok().text.split()
-    wait_until(lambda: any("sleep 0.05" in entry[-12:] for entry in sandbox.look()["processes"]), 10, "the loop")
+    wait_until(lambda: any("sleep 0.05" in entry[-12:] for entry in sandbox.look()["processes"]), "the loop")
     ctr("task", "kill", "-s", "TERM", name).ok()
     ctr.stopped(name)
     assert ctr.remove(name) == 5
@@ -69,9 +69,7 @@ def test_kill_all(ctr: Ctr, sandbox: Sandbox) -> None:
     """task kill --all reaches every process of the container."""
     script = "for i in 1 2 3; do sleep 1000 & done; trap : TERM; wait; exit 6"
     name = ctr.detached("sh", "-c", script)
-    wait_until(
-        lambda: sum(entry.endswith(" sleep 1000 ") for entry in sandbox.look()["processes"]) == 3, 10, "children"
-    )
+    wait_until(lambda: sum(entry.endswith(" sleep 1000 ") for entry in sandbox.look()["processes"]) == 3, "children")
     ctr("task", "kill", "--all", "-s", "KILL", name).ok()
     ctr.stopped(name)
     assert ctr.remove(name) == 137

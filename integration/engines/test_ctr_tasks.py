@@ -84,7 +84,7 @@ def test_detached_exec(ctr: Ctr, sandbox: Sandbox) -> None:
     """task exec --detach: a second process of the task, which ends with it."""
     name = ctr.detached(*FOREVER)
     ctr.exec(name, "sleep", "2000", options=["--detach"]).ok()
-    wait_until(lambda: any(entry.endswith(" sleep 2000 ") for entry in sandbox.look()["processes"]), 10, "the command")
+    wait_until(lambda: any(entry.endswith(" sleep 2000 ") for entry in sandbox.look()["processes"]), "the command")
     lines = ctr("task", "ps", name).ok().text.splitlines()
     assert lines[0].split()[0] == "PID"
     listed = {int(line.split()[0]) for line in lines[1:]}
@@ -166,8 +166,8 @@ def test_signals(ctr: Ctr) -> None:
     script = "trap 'echo usr1' USR1; trap 'exit 5' TERM; while :; do sleep 0.05; done"
     name = ctr.name()
     running = ctr.start(*ctr.words(name, ["sh", "-c", script], ["--rm"]))
-    wait_until(lambda: ctr.tasks().get(name, (0, ""))[1] == "RUNNING", 10, "the task")
-    wait_until(lambda: any("sleep 0.05" in line for line in ctr.sandbox.look()["processes"]), 10, "the loop")
+    wait_until(lambda: ctr.tasks().get(name, (0, ""))[1] == "RUNNING", "the task")
+    wait_until(lambda: any("sleep 0.05" in line for line in ctr.sandbox.look()["processes"]), "the loop")
     ctr("task", "kill", "-s", "SIGUSR1", name).ok()
     running.wait_for(b"usr1\n")
     ctr("task", "kill", "-s", "15", name).ok()
@@ -181,14 +181,14 @@ def test_pause(ctr: Ctr, sandbox: Sandbox) -> None:
     """task pause, task resume; a paused task does nothing, and dies of SIGKILL once it is resumed."""
     name = ctr.detached("sh", "-c", "while :; do date +%N >/tmp/now; sleep 0.02; done")
     file = f"/proc/{ctr.tasks()[name][0]}/root/tmp/now"
-    wait_until(lambda: sandbox.run(["test", "-s", file]).code == 0, 10, "the loop")
+    wait_until(lambda: sandbox.run(["test", "-s", file]).code == 0, "the loop")
     ctr("task", "pause", name).ok()
     assert ctr.tasks()[name][1] == "PAUSED"
     before = sandbox.run(["stat", "-c", "%y", file]).ok().text
     assert sandbox.run(["sh", "-c", f"sleep 0.3; stat -c %y {file}"]).ok().text == before
     ctr("task", "resume", name).ok()
     assert ctr.tasks()[name][1] == "RUNNING"
-    wait_until(lambda: sandbox.run(["stat", "-c", "%y", file]).ok().text != before, 10, "the loop to go on")
+    wait_until(lambda: sandbox.run(["stat", "-c", "%y", file]).ok().text != before, "the loop to go on")
     ctr.remove(name, "--force")
 
 
@@ -214,10 +214,15 @@ def test_metrics(ctr: Ctr, sandbox: Sandbox) -> None:
     ctr.remove(name, "--force")
 
 
-def events(ctr: Ctr, sandbox: Sandbox) -> Running:
+def events(ctr: Ctr) -> Running:
     """ctr events, listening."""
     running = ctr.start("events")
-    sandbox.run(["sleep", "0.3"]).ok()
+
+    def heard_of_the_image() -> bool:
+        ctr("image", "label", IMAGE, "heard=yes").ok()
+        return bool(running.output().out)
+
+    wait_until(heard_of_the_image, "the first event")
     return running
 
 
@@ -227,12 +232,12 @@ def heard(running: Running, name: str) -> list[str]:
     return [found[0] for line in lines if (found := re.search(r"/(tasks|containers)/[a-z-]+", line))]
 
 
-def test_events(ctr: Ctr, sandbox: Sandbox) -> None:
+def test_events(ctr: Ctr) -> None:
     """The events of a life, in their order."""
-    running = events(ctr, sandbox)
+    running = events(ctr)
     name = ctr.name()
     assert ctr.run("true", name=name).code == 0
-    wait_until(lambda: "/containers/delete" in heard(running, name), 10, "the last event")
+    wait_until(lambda: "/containers/delete" in heard(running, name), "the last event")
     topics = [topic for topic in heard(running, name) if topic.startswith("/tasks/")]
     assert topics == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
     running.signal(15)
@@ -242,11 +247,11 @@ def test_events(ctr: Ctr, sandbox: Sandbox) -> None:
 def test_out_of_memory_event(ctr: Ctr, sandbox: Sandbox) -> None:
     """The kernel kills for memory: /tasks/oom."""
     sandbox.read_by_containerd()
-    running = events(ctr, sandbox)
+    running = events(ctr)
     name = ctr.name()
-    script = "sleep 0.5; probe alloc 64; sleep 0.5; exit 5"
+    script = "sleep 2; probe alloc 64; sleep 2; exit 5"
     assert ctr.run("sh", "-c", script, name=name, options=["--memory-limit", str(16 << 20)]).code == 5
-    wait_until(lambda: "/tasks/oom" in heard(running, name), 10, "the event")
+    wait_until(lambda: "/tasks/oom" in heard(running, name), "the event")
     running.signal(15)
     running.wait()
 
@@ -257,10 +262,10 @@ def test_out_of_memory_event(ctr: Ctr, sandbox: Sandbox) -> None:
 def test_killed_shim(ctr: Ctr, sandbox: Sandbox, leaks: Watch) -> None:
     """The shim dies: containerd has it delete by force what it was the parent of, and forgets the task."""
     name = ctr.detached("sh", "-c", "setsid sleep 3000 & sleep 1000")
-    wait_until(lambda: any(entry.endswith(" sleep 3000 ") for entry in sandbox.look()["processes"]), 10, "the child")
+    wait_until(lambda: any(entry.endswith(" sleep 3000 ") for entry in sandbox.look()["processes"]), "the child")
     for pid in shims(sandbox, name):
         sandbox.run(["kill", "-9", str(pid)]).ok()
-    wait_until(lambda: name not in ctr.tasks(), 20, "containerd to see it")
+    wait_until(lambda: name not in ctr.tasks(), "containerd to see it")
     ctr("container", "delete", name).ok()
     leaks.check()
 
@@ -277,7 +282,7 @@ def test_shim_killed_at_any_moment(ctr: Ctr, sandbox: Sandbox, leaks: Watch, slo
         pattern = f"[c]ontainerd-shim-runc-v2 -namespace default -id {name} "
         sandbox.run(["sh", "-c", wait, "sh", pattern, str(number * (0.0015 if slow else 0.008))])
         running.wait()
-        wait_until(lambda name=name: name not in ctr.tasks(), 20, "containerd to see it")  # type: ignore[misc]
+        wait_until(lambda name=name: name not in ctr.tasks(), "containerd to see it")  # type: ignore[misc]
         ctr("container", "delete", name)
         leaks.check()
 
@@ -286,7 +291,7 @@ def test_killed_while_a_command_runs(ctr: Ctr, leaks: Watch) -> None:
     """The task is killed under a running exec: both end."""
     name = ctr.detached(*FOREVER)
     running = ctr.start("task", "exec", "--exec-id", "long", name, "sleep", "3000")
-    wait_until(lambda: len(ctr("task", "ps", name).text.splitlines()) == 3, 10, "the command")
+    wait_until(lambda: len(ctr("task", "ps", name).text.splitlines()) == 3, "the command")
     ctr("task", "kill", "-s", "KILL", name).ok()
     assert running.wait().code == 137
     ctr.stopped(name)

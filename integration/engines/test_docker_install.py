@@ -48,7 +48,7 @@ def test_daemon(docker: Docker, other: Docker, tmp_path: Path) -> None:
     assert other.inspect(other.detached("true"))["HostConfig"]["LogConfig"]["Config"] == {"max-size": "1m"}
     install(docker, tmp_path, "--name", "second", "--default")
     other.daemon.signal(1)
-    wait_until(lambda: other("info", "--format", "{{.DefaultRuntime}}").text.strip() == "second", 10, "the reload")
+    wait_until(lambda: other("info", "--format", "{{.DefaultRuntime}}").text.strip() == "second", "the reload")
     assert other.inspect(other.detached("sleep", "1000"))["HostConfig"]["Runtime"] == "second"
     other.clear()
     for name in ("first", "second"):

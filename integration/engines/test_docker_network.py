@@ -32,7 +32,7 @@ def address(docker: Docker, name: str, network: str) -> str:
 
 def ask(docker: Docker, place: str, network: str) -> str:
     """What a container in this network gets from port 80 of a place."""
-    script = f"for i in $(seq 40); do nc -w 2 {place} 80 </dev/null && exit; sleep 0.1; done; exit 1"
+    script = f"for i in $(seq 300); do nc -w 2 {place} 80 </dev/null && exit; sleep 0.1; done; exit 1"
     return docker("run", "--rm", "--network", network, IMAGE, "sh", "-c", script).ok().text.strip()
 
 
@@ -63,7 +63,7 @@ def test_port(docker: Docker) -> None:
     assert docker("port", name).ok().text.strip() == "80/tcp -> 127.0.0.1:18080"
     box = docker.sandbox
     words = ["timeout", "5", "busybox", "nc", "127.0.0.1", "18080"]
-    wait_until(lambda: box.run(words).text == "server\n", 10, "an answer")
+    wait_until(lambda: box.run(words).text == "server\n", "an answer")
 
 
 def test_connect(docker: Docker, network: str) -> None:
@@ -97,7 +97,7 @@ def swarm(docker: Docker) -> Iterator[None]:
     docker("swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:2377").ok()
     yield
     docker("swarm", "leave", "--force").ok()
-    wait_until(lambda: not docker("ps", "-aq", "--filter", "label=com.docker.swarm.task").text, 30, "the tasks' end")
+    wait_until(lambda: not docker("ps", "-aq", "--filter", "label=com.docker.swarm.task").text, "the tasks' end")
     docker("network", "rm", "docker_gwbridge")
     docker("network", "prune", "-f")
 
@@ -114,16 +114,16 @@ def test_service(docker: Docker, swarm: None, slow: bool) -> None:
     def updated() -> int:
         return sum('"A=1"' in docker("inspect", "-f", "{{json .Config.Env}}", one).text for one in running())
 
-    wait_until(lambda: len(running()) == 2, 30, "two replicas")
+    wait_until(lambda: len(running()) == 2, "two replicas")
     assert docker.inspect(running()[0])["HostConfig"]["Runtime"] in ("", "custom")
     victim = running()[0]
     docker("kill", victim).ok()
-    wait_until(lambda: len(running()) == 2 and victim not in running(), 30, "another one")
+    wait_until(lambda: len(running()) == 2 and victim not in running(), "another one")
     if slow:
         docker("service", "scale", "--detach", "many=3").ok()
-        wait_until(lambda: len(running()) == 3, 30, "three replicas")
+        wait_until(lambda: len(running()) == 3, "three replicas")
         more = ["--env-add", "A=1", "--update-parallelism", "0", "--no-resolve-image"]
         docker("service", "update", "--detach", *more, "many").ok()
-        wait_until(lambda: updated() == 3, 40, "the update")
+        wait_until(lambda: updated() == 3, "the update")
     docker("service", "rm", "many").ok()
-    wait_until(lambda: not running(), 30, "the end")
+    wait_until(lambda: not running(), "the end")

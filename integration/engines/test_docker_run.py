@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -117,9 +116,10 @@ def test_attach(docker: Docker) -> None:
     """attach: input of a running container, its output, and its status."""
     name = docker.detached("sh", "-c", "echo ready; read line; echo got $line; sleep 0.5; exit 4", options=["-i"])
     docker.wait_logs(name, "ready")
-    words = [docker.client, "-H", docker.socket, "attach", name]
-    # The end of the input must not come first: this docker may lose the output then.
-    result = docker.sandbox.run(["sh", "-c", f"(echo word; sleep 1) | {shlex.join(words)}"])
+    attached = docker.start("attach", name)
+    # The end of the input does not come at all: this docker may lose the output when that is first.
+    attached.write(b"word\n")
+    result = attached.wait()
     assert (result.code, result.text) == (4, "got word\n")
 
 
@@ -154,7 +154,9 @@ def test_exec_terminal(docker: Docker) -> None:
 def test_exec_terminal_size(docker: Docker) -> None:
     """The terminal has the size of the client's."""
     name = docker.detached(*FOREVER)
-    result = docker.on_terminal("exec", "-it", name, "sh", "-c", "sleep 0.5; stty size").ok()
+    result = docker.on_terminal(
+        "exec", "-it", name, "sh", "-c", "while ! stty size | grep 101; do sleep 0.05; done"
+    ).ok()
     assert "30 101" in result.text
 
 
@@ -162,7 +164,7 @@ def test_exec_detached(docker: Docker) -> None:
     """exec -d"""
     name = docker.detached(*FOREVER)
     docker("exec", "-d", name, "sh", "-c", "echo done >/tmp/done; exec sleep 1000").ok()
-    wait_until(lambda: docker("exec", name, "cat", "/tmp/done").text == "done\n", 10, "the file")
+    wait_until(lambda: docker("exec", name, "cat", "/tmp/done").text == "done\n", "the file")
     assert len(docker("top", name).ok().text.splitlines()) == 3
 
 
@@ -224,7 +226,7 @@ def test_exec_into_a_stopped_container(docker: Docker) -> None:
 def test_top(docker: Docker) -> None:
     """top: docker maps the PIDs that the runtime knows to lines of ps."""
     name = docker.detached("sh", "-c", "sleep 1000 & sleep 2000; :")
-    wait_until(lambda: len(docker("top", name).text.splitlines()) == 4, 10, "three processes")
+    wait_until(lambda: len(docker("top", name).text.splitlines()) == 4, "three processes")
     lines = docker("top", name, "-o", "pid,args").ok().text.splitlines()
     assert {line.split(maxsplit=1)[1].strip() for line in lines[1:]} >= {"sleep 1000", "sleep 2000"}
 
@@ -241,10 +243,11 @@ def test_stats(docker: Docker) -> None:
 
 def test_inspect(docker: Docker, leaks: Watch) -> None:
     """State of a running container, and of one that has ended."""
-    name = docker.detached("sh", "-c", "sleep 0.4; exit 3")
+    name = docker.loop("trap 'exit 3' USR1")
     state = docker.state(name)
     assert (state["Status"], state["Running"], state["Paused"], state["Dead"]) == ("running", True, False, False)
     assert state["Pid"] > 1
+    docker("kill", "-s", "USR1", name).ok()
     assert docker("wait", name).ok().text.strip() == "3"
     state = docker.state(name)
     assert (state["Status"], state["ExitCode"], state["OOMKilled"], state["Pid"]) == ("exited", 3, False, 0)
@@ -255,7 +258,7 @@ def test_events(docker: Docker) -> None:
     """The events of a container's life, in their order."""
     begin = time.time()
     docker.run("true", options=["--name", name := docker.name()]).ok()
-    wait_until(lambda: "destroy" in docker("events", "--since", str(begin), "--until", "0s").text, 10, "the end")
+    wait_until(lambda: "destroy" in docker("events", "--since", str(begin), "--until", "0s").text, "the end")
     lines = docker(
         "events", "--since", str(begin), "--until", "0s", "--filter", f"container={name}", "--format", "{{json .}}"
     )
@@ -284,7 +287,7 @@ def test_cp(docker: Docker, tmp_path: Path) -> None:
 def test_diff_and_commit(docker: Docker) -> None:
     """What a container has written is in the image that is made of it."""
     name = docker.detached("sh", "-c", "echo new >/srv/new; rm /srv/file; exec sleep 1000")
-    wait_until(lambda: "D /srv/file" in docker("diff", name).text, 10, "the change")
+    wait_until(lambda: "D /srv/file" in docker("diff", name).text, "the change")
     assert {"A /srv/new", "D /srv/file"} <= set(docker("diff", name).ok().text.splitlines())
     image = docker("commit", name).ok().text.strip()
     assert docker("run", "--rm", "--network", "none", image, "ls", "/srv").ok().text == "new\n"
@@ -316,8 +319,8 @@ def test_several_that_share(docker: Docker) -> None:
         docker("run", "-d", "--name", "db", *words, IMAGE, "sh", "-c", serve).ok()
         # A static program has no resolver of names but busybox's own.
         ask = "address=$(nslookup db | sed -n 's/^Address: //p' | tail -n 1)"
-        wait = "for i in $(seq 50); do nc $address 80 </dev/null && break; sleep 0.1; done; cat /data/row"
-        result = docker("run", "--rm", *words, IMAGE, "sh", "-c", f"{ask}; {wait}", timeout=20).ok()
+        wait = "for i in $(seq 300); do nc $address 80 </dev/null && break; sleep 0.1; done; cat /data/row"
+        result = docker("run", "--rm", *words, IMAGE, "sh", "-c", f"{ask}; {wait}").ok()
         assert result.text == "from-db\nfrom-db\n"
     finally:
         docker.clear()

@@ -91,7 +91,7 @@ def test_detached(podman: Podman) -> None:
     """exec -d: podman is back at once, the program goes on, and ends with the container."""
     name = podman.detached(*FOREVER)
     podman("exec", "-d", name, "sh", "-c", "echo it ran >/root/mark; exec sleep 500").ok()
-    wait_until(lambda: "sleep 500" in podman("top", name, "args").text, 10, "the program")
+    wait_until(lambda: "sleep 500" in podman("top", name, "args").text, "the program")
     assert executed(podman, name, "cat /root/mark") == "it ran"
     podman("stop", "-t", "0", name).ok()
 

@@ -23,7 +23,7 @@ def test_detached(podman: Podman, sandbox: Sandbox, leaks: Watch) -> None:
     found = podman.inspect(name)
     assert int(sandbox.read(found["PidFile"])) == state["Pid"]
     assert found["OCIRuntime"] == podman.runtime
-    podman("stop", "-t", "10", name).ok()
+    podman("stop", "-t", "60", name).ok()
     assert "got-term" in podman("logs", name).ok().text
     state = podman.inspect(name)["State"]
     assert (state["Status"], state["Running"], state["ExitCode"]) == ("exited", False, 5)
@@ -47,14 +47,14 @@ def test_stop_signal(podman: Podman) -> None:
     script = "trap 'exit 6' USR2; echo ready; while :; do sleep 0.05; done"
     name = podman.detached("sh", "-c", script, options=["--stop-signal", "USR2"])
     podman.wait_logs(name, "ready")
-    podman("stop", "-t", "10", name).ok()
+    podman("stop", "-t", "60", name).ok()
     assert podman.inspect(name)["State"]["ExitCode"] == 6
 
 
 def test_stop_twice(podman: Podman) -> None:
     """Stopping what is stopped, and killing it, end as podman wants it: 0, and an error that names the state."""
     name = podman.detached("true")
-    wait_until(lambda: podman.inspect(name)["State"]["Status"] == "exited", 10, "the end")
+    wait_until(lambda: podman.inspect(name)["State"]["Status"] == "exited", "the end")
     podman("stop", name).ok()
     result = podman("kill", name)
     assert result.code == 125
@@ -91,7 +91,7 @@ def test_create_start_restart(podman: Podman, leaks: Watch) -> None:
             "restart" if count == 3 else "start", "-t0" if count == 3 else name, *([name] if count == 3 else [])
         ).ok()
         # The logs hold what earlier starts said: 1, 2 and 3 lines.
-        wait_until(lambda: podman("logs", name).text.count("run") == sum(range(count + 1)), 10, "the logs")  # noqa: B023
+        wait_until(lambda: podman("logs", name).text.count("run") == sum(range(count + 1)), "the logs")  # noqa: B023
         if count == 1:
             podman("stop", "-t", "0", name).ok()
             assert podman.inspect(name)["State"]["ExitCode"] == 137

@@ -202,7 +202,7 @@ def test_systemd_mode(podman: Podman, sandbox: Sandbox) -> None:
 def test_timeout(podman: Podman) -> None:
     """--timeout: conmon kills the container itself; podman and the runtime find it dead."""
     name = podman.detached("sleep", "1000", options=["--timeout", "1"])
-    wait_until(lambda: podman.inspect(name)["State"]["Status"] == "exited", 20, "its end")
+    wait_until(lambda: podman.inspect(name)["State"]["Status"] == "exited", "its end")
 
 
 def test_files_of_pids(podman: Podman, tmp_path: Path) -> None:

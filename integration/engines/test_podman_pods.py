@@ -71,7 +71,7 @@ def test_members_talk(pods: Podman) -> None:
     pod = make(pods)
     server = member(pods, pod, "sh", "-c", "echo ready; while :; do echo hello | nc -l -p 7000; done")
     pods.wait_logs(server, "ready")
-    script = "for i in 1 2 3 4 5 6 7 8 9; do nc 127.0.0.1 7000 </dev/null && exit; sleep 0.2; done; exit 1"
+    script = "for i in $(seq 150); do nc 127.0.0.1 7000 </dev/null && exit; sleep 0.2; done; exit 1"
     assert pods("run", "--rm", "--pod", pod, IMAGE, "sh", "-c", script).ok().text == "hello\n"
 
 
@@ -221,7 +221,7 @@ def test_generate_kube(pods: Podman, tmp_path: Path) -> None:
     pods("pod", "rm", "-f", "-t", "0", pod).ok()
     tmp_path.joinpath("pod.yaml").write_text(text)
     pods("play", "kube", "--network", "none", str(tmp_path / "pod.yaml")).ok()
-    wait_until(lambda: "sleep 888" in pods("pod", "top", pod, "args").text, 10, "the member")
+    wait_until(lambda: "sleep 888" in pods("pod", "top", pod, "args").text, "the member")
 
 
 def test_like_compose(pods: Podman) -> None:
@@ -234,7 +234,7 @@ def test_like_compose(pods: Podman) -> None:
     script = "test -e /data/up && echo database is up; exec sleep 1000"
     pods("create", "--name", application, "--requires", database, *data, IMAGE, "sh", "-c", script).ok()
     pods("start", database).ok()
-    wait_until(lambda: pods("healthcheck", "run", database).code == 0, 10, "the database")
+    wait_until(lambda: pods("healthcheck", "run", database).code == 0, "the database")
     pods("start", application).ok()
     pods.wait_logs(application, "database is up")
     assert pods("rm", database).code != 0

@@ -57,7 +57,7 @@ def test_exec(rootless: Rootless) -> None:
 def test_run_at_a_terminal(rootless: Rootless) -> None:
     """run -it"""
     shell = rootless.start("run", "--rm", "-it", IMAGE, "sh", terminal=True)
-    shell.write(b"stty size; exit 5\n")
+    shell.write(b"while ! stty size | grep 80; do sleep 0.05; done; exit 5\n")
     result = shell.wait()
     assert (result.code, "24 80" in result.text) == (5, True)
 
@@ -68,7 +68,7 @@ def test_life(rootless: Rootless, leaks: Watch) -> None:
     name = rootless.detached("sh", "-c", script)
     rootless.wait_logs(name, "ready")
     assert rootless("ps", "--format", "{{.Names}}").ok().text.split() == [name]
-    rootless("stop", "-t", "10", name).ok()
+    rootless("stop", "-t", "60", name).ok()
     assert rootless.inspect(name)["State"]["ExitCode"] == 5
     rootless("start", name).ok()
     rootless("kill", name).ok()
@@ -179,7 +179,7 @@ def test_network(rootless: Rootless, sandbox: Sandbox) -> None:
     def heard() -> bool:
         return b"hello" in sandbox.run(["busybox", "nc", "-w", "2", "127.0.0.1", "17002"]).out
 
-    wait_until(heard, 10, "an answer")
+    wait_until(heard, "an answer")
 
 
 def test_pod(rootless: Rootless, leaks: Watch) -> None:

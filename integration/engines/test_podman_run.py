@@ -50,8 +50,8 @@ def test_signals_are_passed_on(podman: Podman) -> None:
     """A signal to podman run reaches the program (podman calls the runtime's kill)."""
     script = "trap 'exit 9' USR1; echo ready; while :; do sleep 0.1; done"
     running = podman.start("run", "--rm", IMAGE, "sh", "-c", script)
-    wait_until(lambda: b"ready" in running.output().out, 20, "the container")
-    time.sleep(0.5)  # podman 4.3 can hang, with any runtime, when the container ends while it is still attaching
+    wait_until(lambda: b"ready" in running.output().out, "the container")
+    time.sleep(2)  # podman 4.3 can hang, with any runtime, when the container ends while it is still attaching
     running.signal(signal.SIGUSR1)
     assert running.wait().code == 9
 
@@ -61,7 +61,7 @@ def test_is_gone_afterwards(podman: Podman, sandbox: Sandbox, leaks: Watch) -> N
     name = podman.name()
     script = "cat /proc/self/cgroup; echo ready; while [ ! -e /tmp/end ]; do sleep 0.05; done"
     running = podman.start("run", "--rm", "--name", name, "--cgroupns", "host", IMAGE, "sh", "-c", script)
-    wait_until(lambda: b"ready" in running.output().out, 20, "the container")
+    wait_until(lambda: b"ready" in running.output().out, "the container")
     full = podman.inspect(name)["Id"]
     now = sandbox.look()
     assert any(entry.endswith(f"/{full}") for entry in now["state"])

@@ -16,7 +16,7 @@ def test_run(podman: Podman, leaks: Watch) -> None:
     shell = podman.start("run", "--rm", "-it", IMAGE, "sh", terminal=True)
     shell.write(f"{READY}\n".encode())
     shell.wait_for(b"IS-READY")
-    shell.write(b"tty; stty size; exit 7\n")
+    shell.write(b"tty; while ! stty size | grep 80; do sleep 0.05; done; exit 7\n")  # its size may come later
     result = shell.wait()
     assert result.code == 7
     assert "/dev/pts/0" in result.text
@@ -26,7 +26,7 @@ def test_run(podman: Podman, leaks: Watch) -> None:
 
 def test_resize(podman: Podman) -> None:
     """A new size of the caller's terminal arrives, with SIGWINCH."""
-    script = f"trap 'stty size; exit 4' WINCH; {READY}; while :; do sleep 0.05; done"
+    script = f"trap 'stty size | grep 99 && exit 4' WINCH; {READY}; while :; do sleep 0.05; done"
     shell = podman.start("run", "--rm", "-it", IMAGE, "sh", "-c", script, terminal=True)
     shell.wait_for(b"IS-READY")
     shell.resize(33, 99)
@@ -58,11 +58,11 @@ def test_exec(podman: Podman, leaks: Watch) -> None:
     name = podman.detached("sleep", "1000")
     before = podman("top", name, "pid").ok().text
     shell = podman.start("exec", "-it", name, "sh", terminal=True)
-    shell.write(f"{READY}; tty; stty size\n".encode())
+    shell.write(f"{READY}; tty; while ! stty size | grep 80; do sleep 0.05; done\n".encode())
     shell.wait_for(b"IS-READY")
     shell.wait_for(b"24 80")
     shell.resize(44, 88)
-    shell.write(b"stty size; exit 9\n")
+    shell.write(b"while ! stty size | grep 88; do sleep 0.05; done; exit 9\n")
     result = shell.wait()
     assert result.code == 9
     assert "44 88" in result.text and "/dev/pts/0" in result.text

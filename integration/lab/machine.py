@@ -94,7 +94,7 @@ class Machine:
     done in it stays.
     """
 
-    def __init__(self, image: Image, *, restore: bool = True, boot: str = "", patience: float = 120) -> None:
+    def __init__(self, image: Image, *, restore: bool = True, boot: str = "", patience: float = 300) -> None:
         """Start it and connect to the agent. patience: seconds until it answers. boot: not restored but booted, with
         these words on the kernel's command line.
         """

@@ -178,11 +178,11 @@ class Bundle:
         self.namespace("user")
         mapping = [{"containerID": 0, "hostID": host_id, "size": size}]
         self.linux(uidMappings=mapping, gidMappings=mapping)
+        own = self.rootfs.stat().st_dev
         for directory, _, files in os.walk(self.rootfs):
-            os.chown(directory, host_id, host_id)
-            for name in files:
-                if name != "probe":
-                    os.chown(os.path.join(directory, name), host_id, host_id, follow_symlinks=False)
+            for path in (directory, *(os.path.join(directory, name) for name in files if name != "probe")):
+                if os.lstat(path).st_dev == own:  # never what is mounted there: a device of the machine, for instance
+                    os.chown(path, host_id, host_id, follow_symlinks=False)
 
     def write(self) -> None:
         """Write config.json; ``raw``, when set, is written instead of the config."""

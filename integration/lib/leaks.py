@@ -104,7 +104,7 @@ class Leaks:
             return []
         return [name for name in os.listdir(self.root) if not name.startswith(".")]
 
-    def found(self, settle: float = 2.0) -> list[str]:
+    def found(self, settle: float = 20.0) -> list[str]:
         """Everything that is left, after giving the kernel a moment for dying processes."""
         end = time.monotonic() + settle
         while True:
@@ -169,7 +169,9 @@ def thaw(path: str) -> None:
 def make_prefixes() -> None:
     """The common parent of all test cgroups of this session, in every hierarchy."""
     for top in hierarchies():
-        Path(top, CGROUP_PREFIX).mkdir(parents=True, exist_ok=True)
+        while not os.path.isdir(os.path.join(top, CGROUP_PREFIX)):
+            with contextlib.suppress(FileNotFoundError):  # a session that ends may just be taking the parent away
+                Path(top, CGROUP_PREFIX).mkdir(parents=True, exist_ok=True)
         if on_prefix is not None:
             on_prefix(os.path.join(top, CGROUP_PREFIX))
 

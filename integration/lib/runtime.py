@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from integration.lib import probe as probes
 
-TIMEOUT = float(os.environ.get("IT_TIMEOUT", "30"))
+TIMEOUT = float(os.environ.get("IT_TIMEOUT", "120"))
 
 
 class Result:
@@ -87,7 +87,7 @@ def run(
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            process.wait(10)
+            process.wait(60)
             out.seek(0)
             err.seek(0)
             shown = Result(argv, -9, out.read(), err.read())

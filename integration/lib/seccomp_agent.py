@@ -68,7 +68,7 @@ class Agent:
         """Go away, with all listeners. Raises what went wrong."""
         with contextlib.suppress(OSError):
             os.write(self._waker, b"x")
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         os.close(self._waker)
         if self.error is not None:
@@ -111,8 +111,9 @@ class Agent:
             data = part
             while part:  # not all runtimes close the connection at once: a whole document is enough
                 with contextlib.suppress(ValueError):
-                    self.messages.append(json.loads(data))
+                    document = json.loads(data)
                     self.fds.append(len(fds))
+                    self.messages.append(document)  # at last: others wait for it
                     break
                 part = connection.recv(1 << 20)
                 data += part

@@ -88,7 +88,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     for name, value in bus.environ.items():
         monkeypatch.setitem(posix.environ, name.encode(), value.encode())
     for name in ("GREETING", "CALL", "JOB"):
-        monkeypatch.setattr(dbus, name, 5.0)
+        monkeypatch.setattr(dbus, name, 60.0)
     monkeypatch.setattr(Unit, "_make_placeholder", lambda _: 4711)
     real_mkdir, real_rmdir = posix.mkdir, posix.rmdir
 

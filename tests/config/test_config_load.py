@@ -151,7 +151,7 @@ def test_read_waits_for_who_writes_to_a_fifo(tmp_path: Path) -> None:
 
     def write() -> None:
         time.sleep(0.05)
-        writer = os.open(fifo, os.O_RDWR)  # does not wait for a reader
+        writer = os.open(fifo, os.O_WRONLY)  # waits for a reader, without whom the data would be lost
         os.write(writer, b"{}")
         os.close(writer)
 

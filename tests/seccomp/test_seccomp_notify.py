@@ -67,7 +67,7 @@ class Agent:
                 self.data += part
 
     def join(self) -> None:
-        self.thread.join(10)
+        self.thread.join(60)
         self.server.close()
 
 

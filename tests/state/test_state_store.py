@@ -199,7 +199,7 @@ def test_lock_excludes_and_times_out(root: StateRoot) -> None:
         begin = time.monotonic()
         with pytest.raises(StateError, match="another command is busy"):
             second.lock(timeout=0.05)
-        assert 0.04 < time.monotonic() - begin < 5
+        assert time.monotonic() - begin > 0.04
         assert second.busy()
     with root.open("web") as third:
         assert not third.busy()
@@ -220,7 +220,7 @@ def test_lock_is_waited_for(root: StateRoot) -> None:
     timer = threading.Timer(0.1, first.close)
     timer.start()
     with root.open("web") as second:
-        second.lock(timeout=10)
+        second.lock(timeout=60)
     timer.join()
 
 
@@ -247,7 +247,7 @@ def test_killed_holder_frees_the_lock(root: StateRoot) -> None:
     if pid == 0:
         root.reserve("web")
         os.write(writer, b"x")
-        time.sleep(30)
+        time.sleep(1000)
         os._exit(0)
     assert os.read(reader, 1) == b"x"
     os.close(reader)
@@ -256,7 +256,7 @@ def test_killed_holder_frees_the_lock(root: StateRoot) -> None:
         assert directory.busy()
         os.kill(pid, 9)
         os.waitpid(pid, 0)
-        directory.lock(timeout=5)
+        directory.lock(timeout=60)
 
 
 # ---- files
