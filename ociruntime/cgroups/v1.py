@@ -184,7 +184,9 @@ class CgroupV1(Cgroup):
         return bool(directory) and files.read_or_empty(directory + "/freezer.state").strip() == state.encode()
 
     def freeze(self) -> None:
-        """See Cgroup. A process that is forking may slip through: up to 1000 rounds, with a thaw now and then."""
+        """See Cgroup. A process that is forking may slip through: up to 1000 rounds, with a thaw now and
+        then. Each process has to get the CPU for that: on a busy machine it may take seconds, so there are about ten.
+        """
         directory = self._freezer()
         if not directory:
             self._freeze_unified("1", True)
@@ -197,7 +199,7 @@ class CgroupV1(Cgroup):
                     sleep(0.01)
                 files.write(path, b"FROZEN")
                 if count:
-                    sleep(0.00001 if count < 25 else 0.0005)
+                    sleep(0.00001 if count < 25 else 0.0005 if count < 200 else 0.01)
                 if self._freezer_is("FROZEN"):
                     return
             reason = "the processes cannot be frozen"

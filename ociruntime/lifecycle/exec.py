@@ -366,7 +366,7 @@ class _Execution:
             waiting.register(pidfd, POLLIN)
             waiting.poll(END_MS)
             posix.close(pidfd)
-        return not self._alive()
+        return not self._alive() or status.dying(self.init_pid)
 
     def _gone(self) -> StateError:
         return StateError(

@@ -64,6 +64,16 @@ def alive(pid: int, start_time: int, boot: str) -> bool:
     return letter not in ("", "Z", "X", "x") and started == start_time and boot == boot_id()
 
 
+def dying(pid: int) -> bool:
+    """Tell whether the process is on its way out, or will be when it next runs: exiting, or SIGKILL is pending.
+
+    Source: proc_pid_stat(5), fields 9 (PF_EXITING, include/linux/sched.h) and 31.
+    """
+    data = read_if_possible(f"/proc/{pid}/stat")
+    fields = data[data.rfind(b")") + 2 :].split(None, 29)
+    return len(fields) < 29 or bool(int(fields[6]) & 0x4 or int(fields[28]) >> 8 & 1)
+
+
 def frozen(freezer: str) -> bool:
     """Tell whether the container's own cgroup is frozen, as pause does. freezer: see ``State``.
 

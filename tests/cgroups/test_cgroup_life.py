@@ -86,7 +86,8 @@ def test_v1_freeze_and_thaw(tmp_path: Path) -> None:
     assert cgroup.freezer_file() == str(leaf / "freezer.state")
 
 
-def test_v1_freeze_gives_up_thawed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_v1_freeze_gives_up_thawed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: "list[float]") -> None:
+    """After about ten seconds, as on cgroup v2."""
     leaf, cgroup = v1_leaf(tmp_path)
     written: list[bytes] = []
     monkeypatch.setattr(files, "write", lambda path, value: written.append(value))
@@ -96,6 +97,7 @@ def test_v1_freeze_gives_up_thawed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert written.count(b"FROZEN") == 1000
     assert written.count(b"THAWED") == 21
     assert written[-1] == b"THAWED"
+    assert 5 < sum(waits) < 15
 
 
 def test_v2_freeze_waits_for_the_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

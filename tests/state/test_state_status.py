@@ -1,6 +1,7 @@
 """The status is derived from processes, files and the freezer, never from a stored word (row S2)."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,20 @@ def test_process_stat_with_a_nasty_name(child: subprocess.Popen[bytes], tmp_path
     finally:
         process.kill()
         process.wait()
+
+
+def test_dying(child: subprocess.Popen[bytes]) -> None:
+    """Neither whoever runs or is stopped; but who has ended, also before anybody has waited, or is told to."""
+    assert not status.dying(os.getpid())
+    child.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+    assert not status.dying(child.pid)
+    child.kill()
+    assert status.dying(child.pid)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert status.dying(child.pid)
+    child.wait()
+    assert status.dying(child.pid)
 
 
 @pytest.mark.parametrize(("script", "expected"), [("exit 7", 7 << 8), ("exit 0", 0), ("kill -15 $$", 15)])
