@@ -92,6 +92,31 @@ def test_dots_do_not_leave_the_mount(container: Container) -> None:
     assert f"{group}\n" in Path(f"/proc/{container.pid}/cgroup").read_text()
 
 
+@pytest.mark.ours_only("others wait for ever, deaf to signals")
+@pytest.mark.parametrize("world", ["v1", "v2"])
+def test_frozen_parent(container: Container, leaks: Leaks, world: str, request: pytest.FixtureRequest) -> None:
+    """A process that is cloned into a frozen cgroup does not even begin: refused before that [S4, D4]."""
+    requires("v1:freezer")
+    group = container.bundle.config["linux"]["cgroupsPath"]
+    parent, file, values = Path(host.cgroup_mounts()["freezer"] + group), "freezer.state", ("FROZEN", "THAWED")
+    if world == "v2":
+        container.runtime = request.getfixturevalue("runtime_v2")
+        parent, file, values = Path(host.cgroup_mounts()[""] + group), "cgroup.freeze", ("1", "0")
+    container.bundle.linux(cgroupsPath=f"{group}/leaf")
+    parent.mkdir()
+    try:
+        (parent / file).write_text(values[0])
+        result = container.create(check=False)
+        (parent / file).write_text(values[1])
+        assert result.code != 0
+        assert "is frozen" in result.error
+        assert "thaw it" in result.error
+        assert not (parent / "leaf").exists()
+    finally:
+        parent.rmdir()
+    leaks.check()
+
+
 @pytest.mark.ours_only("a cgroup's file in the way is told, and nothing is left")
 @pytest.mark.parametrize("world", ["v1", "v2"])
 @pytest.mark.parametrize("name", ["cgroup.procs", "pids.max", "cgroup.procs/below"])

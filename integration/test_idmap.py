@@ -98,6 +98,21 @@ def test_lists_without_a_user_namespace(container: Container, data: Path, option
 
 
 @pytest.mark.ours_only(OURS)
+def test_users_and_groups_apart(container: Container, data: Path) -> None:
+    """uidMappings are for users, and gidMappings for groups [M10]."""
+    entries = {
+        "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}],
+        "gidMappings": [{"containerID": 0, "hostID": 3000, "size": 10}],
+    }
+    container.bundle.mount("/data", str(data), "bind", **entries)
+    container.bundle.mount("/option", str(data), "bind", "idmap=uids=0-1000-10;gids=0-3000-10")
+    replies = container.probe("stat /data/five", "stat /option/five")
+    if container.runtime.ours:
+        assert [seen(reply) for reply in replies] == [(1005, 3005)] * 2
+    else:
+        assert seen(replies[0]) == (1005, 3005)
+
+
 def test_lists_with_a_user_namespace(container: Container, data: Path) -> None:
     """Lists count on the host: what they give the container's root is root in there [M10]."""
     container.bundle.user_namespace()

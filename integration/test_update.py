@@ -283,6 +283,16 @@ def test_failure_changes_nothing(running: Container) -> None:
     assert [value(running, *file) for file in files] == before
 
 
+@pytest.mark.ours_only("X4: a failed update changes nothing")
+@pytest.mark.requires("v1:cpu", "v1:blkio")
+def test_failure_leaves_the_weight(running: Container) -> None:
+    """The kernel forgets the weight of a cgroup that becomes idle: it is put back, too [K13, B10]."""
+    throttle = [{"major": 4095, "minor": 99, "rate": 1000}]
+    result = update(running, {"cpu": {"idle": 1}, "blockIO": {"throttleReadBpsDevice": throttle}})
+    assert result.code != 0
+    assert (value(running, "cpu", "cpu.idle"), value(running, "cpu", "cpu.shares")) == ("0", "512")
+
+
 @pytest.mark.ours_only("X4: other members of resources count too")
 @pytest.mark.requires("v2:hugetlb")
 def test_hugetlb_on_a_hybrid_host(running: Container) -> None:

@@ -211,6 +211,7 @@ class Cgroup:
                     refused[directory] = error
             if refused:
                 self._forget(refused)
+            self._check_thawed()
             self._leave_mark()
         except OSError as error:
             self.undo()
@@ -218,6 +219,20 @@ class Cgroup:
         except BaseException:
             self.undo()
             raise
+
+    def _check_thawed(self) -> None:
+        """Refuse what an ancestor freezes: the init process would be cloned there, and our wait for it never end.
+
+        Raises StateError.
+        """
+        for path, line in ((self.paths.get(""), b"frozen 1"), (self.paths.get("freezer"), b"FROZEN")):
+            name = "freezer.state" if line == b"FROZEN" else "cgroup.events"
+            if path and line in files.read_or_empty(f"{path}/{name}").split(b"\n"):
+                raise StateError(
+                    f"a parent of the container's cgroup '{path}' is frozen",
+                    container_id=self.container_id,
+                    hint="thaw it, or choose another cgroupsPath",
+                )
 
     def _made(self, directory: str, top: str) -> None:
         """Hook of create(): make a new or found directory fit for processes."""

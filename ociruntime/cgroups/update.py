@@ -9,6 +9,7 @@ list nor the new one, and meanwhile the processes are frozen.
 from errno import ENODEV, ENOENT
 
 from ociruntime.cgroups import devices, files, limits
+from ociruntime.cgroups.limits import CgroupWrite
 from ociruntime.cgroups.v1 import CgroupV1
 from ociruntime.errors import OCIError
 
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
     from ociruntime.cgroups.cgroup import Cgroup
     from ociruntime.cgroups.devices import Filter
-    from ociruntime.cgroups.limits import CgroupWrite
     from ociruntime.host import Host
 
 # Files with a line per device or resource; a write changes one of them.
 _KEYED = ("rdma.max", "misc.max", "dmem.max", "dmem.min", "dmem.low", "net_prio.ifpriomap")
+_WEIGHTS = ("cpu.shares", "cpu.weight")
 _NO_LINE = (
     ("io.max", "rbps=max wbps=max riops=max wiops=max"),
     ("io.latency", "target=0"),
@@ -77,9 +78,12 @@ class Update:
         cgroup = self._cgroup
         self._enable()
         for write in self._writes:
-            before = note(write, cgroup._directory(write.controller))
-            if before is not None:
-                self._before.append(before)
+            # An idle cgroup has lost its weight, so that comes back after it. Source: kernel sched_group_set_idle().
+            lost = [CgroupWrite("", "cpu", name, "") for name in _WEIGHTS] if write.file == "cpu.idle" else []
+            for item in (*lost, write):
+                before = note(item, cgroup._directory(item.controller))
+                if before is not None:
+                    self._before.append(before)
         limits.check_usage(self._writes, cgroup._directory)
         self._announced = True
         cgroup.announce(self._writes, self._filter if self._filter != self._old_filter else None)
@@ -119,7 +123,7 @@ class Update:
                 owner.give(self._cgroup, self._cgroup.owner)
 
 
-def note(write: "CgroupWrite", directory: str) -> "tuple[str, str, bytes] | None":
+def note(write: CgroupWrite, directory: str) -> "tuple[str, str, bytes] | None":
     """What is in a file now: (path, key of the line or "", what to write to get it back); None for no value."""
     file, value = write.file, write.value
     if write.fallback is not None and not files.exists(f"{directory}/{file}"):

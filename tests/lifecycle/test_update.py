@@ -8,7 +8,7 @@ import pytest
 from ociruntime import intel_rdt
 from ociruntime.cgroups import files, manager
 from ociruntime.cgroups.cgroup import Cgroup
-from ociruntime.cgroups.update import Update, complete, old_value
+from ociruntime.cgroups.update import Update, complete, old_value, put_back
 from ociruntime.errors import ConfigError, StepError, UnsupportedError
 from ociruntime.host import Host
 from ociruntime.lifecycle.update import merged
@@ -83,6 +83,7 @@ def test_v1_has_files_of_its_own(tmp_path: Path) -> None:
         ("io.weight", "", "default 100\n8:0 200\n", "default 100"),
         ("io.weight", "8:0", "default 100\n8:0 200\n", "8:0 200"),
         ("io.weight", "8:16", "default 100\n8:0 200\n", "8:16 default"),
+        ("io.weight", "8:1", "default 100\n8:16 200\n8:1 300\n", "8:1 300"),
         ("io.max", "8:0", "", "8:0 rbps=max wbps=max riops=max wiops=max"),
         ("io.max", "8:0", "8:0 rbps=1 wbps=max riops=max wiops=max\n", "8:0 rbps=1 wbps=max riops=max wiops=max"),
         ("blkio.throttle.read_bps_device", "8:0", "", "8:0 0"),
@@ -109,6 +110,61 @@ def test_old_values_come_back(tmp_path: Path) -> None:
     assert content(cgroup, "memory.max") == "4096"
     assert update.restore() == []
     assert {name: content(cgroup, name) for name in before} == before
+
+
+def test_a_value_that_waits_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever is first: what is refused until another value is back is tried once more."""
+    real = files.write
+    for name in ("one", "two"):
+        for first, second in (("a", "b"), ("b", "a")):
+            (tmp_path / "a").write_text("new\n")
+            (tmp_path / "b").write_text("new\n")
+            waits = {"one": "a", "two": "b"}[name]
+            other = tmp_path / ("b" if waits == "a" else "a")
+
+            def write(path: str, *values: bytes, waits: str = waits, other: Path = other) -> None:
+                if path.endswith(waits) and other.read_text().strip() != "old":
+                    raise OSError(22, "refused", path)
+                real(path, *values)
+
+            monkeypatch.setattr(files, "write", write)
+            assert put_back([(str(tmp_path / item), "", b"old") for item in (first, second)]) == []
+            assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "old"
+
+
+def test_the_weight_of_a_cgroup_that_was_idle_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel forgets the weight of what becomes idle."""
+    cgroup = v2(tmp_path, {"cpu.idle": "0", "cpu.weight": "500", "pids.max": "5"})
+    real = files.write
+
+    def write(path: str, *values: bytes) -> None:
+        if path.endswith("pids.max"):
+            raise OSError(22, "refused", path)
+        real(path, *values)
+        if path.endswith("cpu.idle"):
+            (tmp_path / "c" / "cpu.weight").write_text("0" if values[-1] == b"1" else "100")
+
+    monkeypatch.setattr(files, "write", write)
+    update = Update(cgroup, {"cpu": {"idle": 1}, "pids": {"limit": 7}}, [], Host())
+    with pytest.raises(StepError):
+        update.apply()
+    assert update.restore() == []
+    assert (content(cgroup, "cpu.idle"), content(cgroup, "cpu.weight")) == ("0", "500")
+
+
+def test_the_file_that_stands_in_for_another_comes_back(tmp_path: Path) -> None:
+    cgroup = v2(tmp_path, {"io.weight": "default 100\n", "pids.max": "5"})
+    update = Update(cgroup, {"blockIO": {"weight": 500}}, [], Host())
+    update.apply()
+    assert content(cgroup, "io.weight") == "4950"
+    assert update.restore() == []
+    assert content(cgroup, "io.weight") == "default 100"
+
+
+def test_swap_alone_beside_unlimited_memory(tmp_path: Path) -> None:
+    cgroup = v2(tmp_path, {"memory.max": "max\n", "memory.swap.max": "max"})
+    Update(cgroup, {"memory": {"swap": 8192}}, [], Host()).apply()
+    assert (content(cgroup, "memory.max"), content(cgroup, "memory.swap.max")) == ("max", "8192")
 
 
 def test_what_cannot_come_back_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +242,13 @@ def test_frozen_while_the_default_changes(tmp_path: Path, monkeypatch: pytest.Mo
     assert kernel.done == [
         "freezer.state FROZEN", "devices.allow a", "devices.deny c 1:11 r", "freezer.state THAWED",
     ]  # fmt: skip
+
+
+def test_a_paused_one_stays_paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(tmp_path, monkeypatch, DEFAULT_LIST)
+    (tmp_path / "freezer/freezer.state").write_text("FROZEN\n")
+    kernel.update([ALLOW_ALL], [DENY_ALL]).apply()
+    assert kernel.done == ["devices.allow a"]
 
 
 def test_exceptions_that_the_kernel_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
