@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -112,8 +113,16 @@ def test_frozen_parent(container: Container, leaks: Leaks, world: str, request: 
         assert "is frozen" in result.error
         assert "thaw it" in result.error
         assert not (parent / "leaf").exists()
+        container.begin("pause")
+        (parent / file).write_text(values[0])
+        result = container.runtime("exec", container.id, "/probe", "report")
+        (parent / file).write_text(values[1])
+        assert result.code != 0
+        assert "a parent of" in result.error
+        container.delete("--force")
     finally:
-        parent.rmdir()
+        with contextlib.suppress(FileNotFoundError):  # delete takes the parents that create has made, in its places
+            parent.rmdir()
     leaks.check()
 
 

@@ -211,7 +211,7 @@ class Cgroup:
                     refused[directory] = error
             if refused:
                 self._forget(refused)
-            self._check_thawed()
+            self.check_thawed()
             self._leave_mark()
         except OSError as error:
             self.undo()
@@ -220,8 +220,8 @@ class Cgroup:
             self.undo()
             raise
 
-    def _check_thawed(self) -> None:
-        """Refuse what an ancestor freezes: the init process would be cloned there, and our wait for it never end.
+    def check_thawed(self) -> None:
+        """Refuse what an ancestor freezes: a process would be cloned there, and our wait for it never end.
 
         Raises StateError.
         """
@@ -231,7 +231,7 @@ class Cgroup:
                 raise StateError(
                     f"a parent of the container's cgroup '{path}' is frozen",
                     container_id=self.container_id,
-                    hint="thaw it, or choose another cgroupsPath",
+                    hint="thaw it, or choose another cgroupsPath" if self.container_id else "thaw it",
                 )
 
     def _made(self, directory: str, top: str) -> None:

@@ -378,6 +378,8 @@ class _Execution:
 
     def _clone_into_cgroup(self) -> None:
         """v2: into the container's cgroup; if that takes no processes (it has sub-cgroups), where the init is now."""
+        if not self.request.ignore_paused:
+            self.cgroup.check_thawed()
         candidates = self._v2_candidates()
         if not candidates:
             self.child.spawn(0, preserve_fds=self.request.preserve_fds)
