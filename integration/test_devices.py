@@ -147,6 +147,23 @@ def test_existing_node_that_differs(container: Container, leaks: Leaks, what: st
     leaks.check()
 
 
+@pytest.mark.ours_only("others make, or follow, what the image has there")
+def test_a_link_in_the_place_of_a_bound_device(container: Container, leaks: Leaks) -> None:
+    """In a user namespace, too: nothing is bound onto a symlink of the image, nor where it leads [L8, X1]."""
+    requires("userns", "file:/dev/zero")
+    (container.bundle.rootfs / "canary").write_text("here")
+    (container.bundle.rootfs / "dev").mkdir()
+    (container.bundle.rootfs / "dev" / "zero").symlink_to("/canary")
+    container.bundle.drop_mount("/dev")
+    container.bundle.user_namespace()
+    container.bundle.linux(devices=[{"path": "/dev/zero", "type": "c", "major": 1, "minor": 5}])
+    result = container.create(check=False)
+    assert result.code != 0
+    assert "/linux/devices/0: open: '/dev/zero'" in result.error
+    assert (container.bundle.rootfs / "canary").read_text() == "here"
+    leaks.check()
+
+
 def test_existing_node_that_is_right(container: Container) -> None:
     """A node that is already there and is the right one is used [L8, L9]."""
     os.mknod(container.bundle.rootfs / "place", 0o20600, os.makedev(1, 5))
