@@ -15,10 +15,9 @@ class Quiet(events._Watch):
 
     __slots__ = ()
 
-    def __init__(self, directory: Path) -> None:
-        state = State(
-            "c", bundle="/b", cgroup={"mode": "v2", "paths": {"": str(directory)}, "made": [], "rootless": False}
-        )
+    def __init__(self, directory: Path, mode: str = "v2", controller: str = "") -> None:
+        cgroup = {"mode": mode, "paths": {controller: str(directory)}, "made": [], "rootless": False}
+        state = State("c", bundle="/b", cgroup=cgroup)
         super().__init__(None, state)  # type: ignore[arg-type]
 
 
@@ -47,6 +46,35 @@ def test_memory_events(watch: "events._Watch", tmp_path: Path) -> None:
     assert watch.memory() == (0, 0)
     watch.close()
     watch.close()
+
+
+def test_eventfd_of_v1(watch: "events._Watch", tmp_path: Path) -> None:
+    """It wakes for an OOM, and for the end of the cgroup, which is none."""
+    watch.close()
+    (tmp_path / "memory.oom_control").write_text("oom_kill 0\n")
+    (tmp_path / "cgroup.event_control").write_text("")
+    own = Quiet(tmp_path, "v1", "memory")
+    assert not own.blind
+    assert (tmp_path / "cgroup.event_control").read_text() == f"{own.eventfd} {own.oom_control}"
+    assert own.ooms() == 0
+    os.eventfd_write(own.eventfd, 3)
+    assert (own.ooms(), own.ooms()) == (1, 0)
+    os.eventfd_write(own.eventfd, 1)
+    (tmp_path / "memory.oom_control").unlink()
+    assert own.ooms() == 0
+    own.close()
+
+
+def test_v1_without_an_eventfd(watch: "events._Watch", tmp_path: Path) -> None:
+    """A kernel that takes none: the count is looked at."""
+    watch.close()
+    (tmp_path / "memory.oom_control").write_text("oom_kill 2\n")
+    own = Quiet(tmp_path, "v1", "memory")
+    assert own.blind
+    assert own.ooms() == 0
+    (tmp_path / "memory.oom_control").write_text("oom_kill 4\n")
+    assert (own.ooms(), own.ooms()) == (1, 0)
+    own.close()
 
 
 def test_empty(watch: "events._Watch", tmp_path: Path) -> None:
