@@ -124,7 +124,7 @@ def test_bad_devices(container: Container, leaks: Leaks, device: dict[str, Any],
     leaks.check()
 
 
-@pytest.mark.parametrize("what", ["file", "other", "fifo", "symlink"])
+@pytest.mark.parametrize("what", ["file", "other", "block", "fifo", "symlink"])
 def test_existing_node_that_differs(container: Container, leaks: Leaks, what: str) -> None:
     """Something else already at the path of a device is refused, and not touched [L8, X1]."""
     path = container.bundle.rootfs / "place"
@@ -132,6 +132,8 @@ def test_existing_node_that_differs(container: Container, leaks: Leaks, what: st
         path.write_text("mine")
     elif what == "other":
         os.mknod(path, 0o20644, os.makedev(1, 9))
+    elif what == "block":
+        os.mknod(path, 0o60644, os.makedev(1, 5))
     elif what == "fifo":
         os.mkfifo(path)
     else:
@@ -161,6 +163,19 @@ def test_a_link_in_the_place_of_a_bound_device(container: Container, leaks: Leak
     assert result.code != 0
     assert "/linux/devices/0: open: '/dev/zero'" in result.error
     assert (container.bundle.rootfs / "canary").read_text() == "here"
+    leaks.check()
+
+
+@pytest.mark.ours_only("runc and crun take what is there")
+def test_existing_file_in_the_place_of_a_fifo(container: Container, leaks: Leaks) -> None:
+    """A FIFO has no number to tell it by: its type does [L8]."""
+    path = container.bundle.rootfs / "place"
+    path.write_text("mine")
+    container.bundle.linux(devices=[{"path": "/place", "type": "p"}])
+    result = container.create(check=False)
+    assert result.code != 0
+    assert "/linux/devices/0" in result.error
+    assert path.read_text() == "mine"
     leaks.check()
 
 
