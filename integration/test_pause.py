@@ -111,6 +111,8 @@ def test_kill_and_delete_a_paused_container(container: Container) -> None:
     tick(container)
     container.command("pause").ok()
     container.kill("KILL", check=False)
+    if container.runtime.ours:
+        assert container.wait() == 137  # dead, and not only told
     container.delete("--force")
     wait_until(lambda: not container.runtime.root.joinpath(container.id).exists())
 
