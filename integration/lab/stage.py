@@ -88,7 +88,7 @@ def selection(chosen: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 # seconds for all of them
-TIMEOUT = float(os.environ.get("IT_LAB_TIMEOUT", "900"))
+TIMEOUT = float(os.environ.get("IT_LAB_TIMEOUT", "2400"))
 
 
 @dataclass
