@@ -279,6 +279,30 @@ def test_propagation(container: Container, tmp_path: Path, options: list[str], t
         host.umount(str(tmp_path))
 
 
+@pytest.mark.parametrize("option", ["bind", "rbind"])
+@pytest.mark.parametrize("user_namespace", [False, True])
+@pytest.mark.parametrize("where", ["", "sub"], ids=["top", "sub"])
+def test_unbindable_sources(
+    container: Container, tmp_path: Path, where: str, user_namespace: bool, option: str
+) -> None:
+    """What the host has made unbindable is so for the host; a container has a copy of its mounts [M3, L6]."""
+    places = [tmp_path / "tree", tmp_path / "tree" / "sub"]
+    try:
+        for place in places:
+            place.mkdir()
+            host.mount("tmpfs", str(place), "tmpfs")
+            (place / "file").touch()
+        host.mount("none", str(places[0] / where), "", host.MS_UNBINDABLE)
+        if user_namespace:
+            container.bundle.user_namespace()
+        container.bundle.mount("/data", str(places[0]), option)
+        listed = container.probe("ls /data", "ls /data/sub")
+        assert [reply["names"] for reply in listed] == [["file", "sub"], ["file"] if option == "rbind" else []]
+    finally:
+        for place in reversed(places):
+            host.umount(str(place))
+
+
 def test_slave_sees_new_mounts_of_the_host(container: Container, tmp_path: Path) -> None:
     """rslave: a mount made later on the host appears in the container; one made inside does not get out [M6]."""
     shared = tmp_path / "shared"

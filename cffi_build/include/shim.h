@@ -255,6 +255,8 @@ int shim_unblock_signals(uint64_t blocked);
 /* A sealed memfd holding data. */
 int shim_sealed_block(const char *name, const void *data, size_t size);
 int shim_open_tree(int dirfd, const char *path, unsigned int flags);
+/* The same from a copy of our mount namespace in which every mount is a slave: unbindable ones can be cloned there. */
+int shim_open_tree_apart(const char *path, unsigned int flags);
 int shim_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
 int shim_mount_setattr(int dirfd, const char *path, unsigned int flags, uint64_t set, uint64_t clr, uint64_t propagation,
                        int userns_fd);

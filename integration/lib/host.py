@@ -16,6 +16,7 @@ _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
 
 CLONE_NEWNS = 0x20000
 MS_RDONLY, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1, 0x1000, 0x4000, 1 << 18, 1 << 19, 1 << 20
+MS_UNBINDABLE = 1 << 17
 PR_SET_CHILD_SUBREAPER = 36
 
 

@@ -9,7 +9,8 @@ from errno import EINVAL, EPERM, EPIPE
 
 from ociruntime import hooks
 from ociruntime.errors import ConfigError, OCIError, StepError
-from ociruntime.plan import SAME
+from ociruntime.files import read_if_possible
+from ociruntime.plan import HOST_TREE, SAME
 from ociruntime.shim import calls, spawn
 from ociruntime.shim.encode import encode
 from ociruntime.shim.sync import Channel
@@ -35,10 +36,11 @@ class Child:
     """One process on its way into a container.
 
     pid, pidfd: as the caller sees it; the pidfd is ours until somebody takes it. ops: its plan. trace: (op, start ns,
-    end ns) if asked for. cgroup: to tell whether want of memory killed it. what: its name in messages.
+    end ns) if asked for. unbindable: whether the caller has such mounts, once that was asked. cgroup: to tell whether
+    want of memory killed it. what: its name in messages.
     """
 
-    __slots__ = ("cgroup", "channel", "idmaps", "log", "ops", "pid", "pidfd", "sources", "trace", "what")
+    __slots__ = ("cgroup", "channel", "idmaps", "log", "ops", "pid", "pidfd", "sources", "trace", "unbindable", "what")
 
     def __init__(self, log: "Log", cgroup: "Cgroup | None" = None, what: str = "init process") -> None:
         self.log = log
@@ -51,6 +53,7 @@ class Child:
         self.sources: list[FdSource] = []
         self.trace: list[tuple[Op, int, int]] = []
         self.idmaps: IdMaps | None = None
+        self.unbindable: bool | None = None
 
     def spawn(self, clone_flags: int, *, cgroup_fd: int = -1, preserve_fds: int = 0) -> None:
         """Start the sealed executable. Raises StepError (clone3)."""
@@ -136,7 +139,8 @@ class Child:
             return self._id_mapped(source)
         try:
             if source.kind == "tree":
-                return calls.open_tree(path, recursive=source.recursive, nofollow=source.nofollow)
+                open_tree = calls.open_tree_apart if self._apart(source) else calls.open_tree
+                return open_tree(path, recursive=source.recursive, nofollow=source.nofollow)
             if source.kind == "append":
                 return hooks.open_output(path)
             flags = posix.O_WRONLY if source.kind == "write" else posix.O_PATH
@@ -156,6 +160,16 @@ class Child:
                         hint=refusals.hint(op, "open_tree", number) if source.kind == "tree" else "",
                     ) from None
             raise
+
+    def _apart(self, source: "FdSource") -> bool:
+        """Whether a tree is taken from a copy of our mount namespace, as the init process would: where some mount is
+        unbindable, it would be missing here, or its place could not be opened. Not when binds stay peers of the host's.
+        """
+        if self.unbindable is None:
+            self.unbindable = b" unbindable " in read_if_possible("/proc/self/mountinfo")
+        if not self.unbindable:
+            return False
+        return all(op.kind != "bind" or op.flags & HOST_TREE for op in self.ops if op.fd is source)
 
     def _maps(self) -> "IdMaps":
         from ociruntime.lifecycle import idmaps

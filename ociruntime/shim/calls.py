@@ -20,8 +20,18 @@ if TYPE_CHECKING:
 
 def open_tree(path: str, *, recursive: bool = False, nofollow: bool = False, dirfd: int = AT_FDCWD) -> int:
     """A detached copy of what is mounted at path. Source: man open_tree(2), OPEN_TREE_CLONE."""
-    flags = OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0) | (AT_SYMLINK_NOFOLLOW if nofollow else 0)
+    flags = _tree_flags(recursive, nofollow)
     return check(lib.shim_open_tree(dirfd, path.encode("utf-8", "surrogateescape"), flags), "open_tree", path)
+
+
+def open_tree_apart(path: str, *, recursive: bool = False, nofollow: bool = False) -> int:
+    """The same, with unbindable mounts; all of the tree are slaves of the mounts they are copies of."""
+    name = path.encode("utf-8", "surrogateescape")
+    return check(lib.shim_open_tree_apart(name, _tree_flags(recursive, nofollow)), "open_tree", path)
+
+
+def _tree_flags(recursive: bool, nofollow: bool) -> int:
+    return OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0) | (AT_SYMLINK_NOFOLLOW if nofollow else 0)
 
 
 def set_idmap(fd: int, userns: int, *, recursive: bool = False) -> None:

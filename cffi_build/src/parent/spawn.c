@@ -6,12 +6,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mount.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -227,4 +229,36 @@ int shim_run_process(const struct process_request *request, struct spawn_result 
     if (null >= 0)
         close(null);
     return ret;
+}
+
+struct tree_start {
+    const char *path;
+    unsigned int flags;
+    int fd;
+    int error;
+};
+
+static void start_tree(void *argument)
+{
+    struct tree_start *start = argument;
+    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0)
+        start->fd = (int)syscall(SYS_open_tree, AT_FDCWD, start->path, start->flags | OPEN_TREE_CLOEXEC);
+    if (start->fd < 0)
+        start->error = errno;
+    syscall(SYS_exit, start->error != 0);
+}
+
+/* The child shares our files, so what it opens is here when it has ended; its namespace ends with it. */
+int shim_open_tree_apart(const char *path, unsigned int flags)
+{
+    struct clone_args args = { .flags = CLONE_NEWNS | CLONE_FILES };
+    struct tree_start start = { .path = path, .flags = flags, .fd = -1 };
+    struct spawn_result result;
+    int ret = spawn(&args, start_tree, &start, &start.error, &result);
+    if (ret < 0)
+        return ret;
+    while (waitpid(result.pid, NULL, __WALL) < 0 && errno == EINTR)
+        ;
+    close(result.pidfd);
+    return start.fd;
 }
