@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,6 +221,60 @@ def test_in_a_user_namespace(container: Container) -> None:
     assert len(found) == 1
     if container.runtime.ours:
         assert not found[0].tags  # no peer group of the host's, not even its number
+
+
+def nodes_elsewhere(container: Container, made: bool) -> Path:
+    """/nodes of the image is a symlink, through another one; made: its target is there."""
+    root = container.bundle.rootfs
+    (root / "var").mkdir()
+    (root / "run").symlink_to("/var/run/.")
+    (root / "nodes").symlink_to("run/nodes")
+    if made:
+        (root / "var" / "run" / "nodes").mkdir(parents=True)
+    return root
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_device_below_a_symlink(container: Container, made: bool) -> None:
+    """A directory of the image may be a symlink, relative, absolute or dangling: its target is in the image [L8]."""
+    nodes_elsewhere(container, made)
+    container.bundle.linux(devices=[{"path": "/nodes/five", "type": "c", "major": 1, "minor": 5}])
+    for reply in container.probe("stat /nodes/five", "stat /var/run/nodes/five"):
+        assert (reply["type"], reply["major"], reply["minor"]) == ("c", 1, 5)
+
+
+@pytest.mark.ours_only("L8: others want /dev to be a directory")
+@pytest.mark.parametrize("user_namespace", [False, True])
+@pytest.mark.parametrize("made", [True, False])
+def test_dev_is_a_symlink(container: Container, made: bool, user_namespace: bool) -> None:
+    """So may /dev, for default devices and links, and those that are bound [L8, L9]."""
+    (nodes_elsewhere(container, made) / "dev").symlink_to("nodes/")
+    container.bundle.drop_mount("/dev")
+    if user_namespace:
+        requires("userns")
+        container.bundle.user_namespace()
+    for reply in container.probe("stat /dev/full", "stat /var/run/nodes/full"):
+        assert (reply["type"], reply["major"], reply["minor"]) == ("c", 1, 7)
+
+
+@pytest.mark.ours_only("L8: others make the node there")
+@pytest.mark.parametrize("user_namespace", [False, True])
+def test_device_in_a_volume(container: Container, leaks: Leaks, tmp_path: Path, user_namespace: bool) -> None:
+    """No symlink of the image brings a node into a directory of the host [L8, X1]."""
+    container.bundle.mount("/volume", str(tmp_path), "bind")
+    (container.bundle.rootfs / "nodes").symlink_to("volume")
+    container.bundle.linux(devices=[{"path": "/nodes/null", "type": "c", "major": 1, "minor": 3}])
+    if user_namespace:
+        requires("userns")
+        container.bundle.user_namespace()
+        container.bundle.linux(devices=[{"path": "/dev/null", "type": "c", "major": 1, "minor": 3}])
+        container.bundle.drop_mount("/dev")
+        (container.bundle.rootfs / "dev").symlink_to("volume")
+    result = container.create(check=False)
+    assert result.code != 0
+    assert "a symlink of the image leads into another mount" in result.error
+    assert os.listdir(tmp_path) == []
+    leaks.check()
 
 
 @pytest.mark.ours_only("L8: others bind whatever has the path")

@@ -299,14 +299,12 @@ class Child:
             hint = refusals.hint(op, message.call, message.errno)
         elif op.kind == "mount" and message.errno == 19:  # ENODEV
             hint = "this kernel does not know the file system type"
-        elif op.kind == "device_bind":
+        elif op.kind in ("device", "device_bind"):
             from ociruntime.lifecycle import refusals
 
             reason, hint = refusals.device(message.call, message.errno)
         elif op.kind == "oom_score_adj" and message.errno == 13:  # EACCES
             hint = "less than the caller's own score needs CAP_SYS_RESOURCE on the host"
-        elif op.kind == "device" and message.call == "existing node":
-            reason = "another kind of file is there already"
         elif op.kind in ("scheduler", "ioprio", "personality", "mempolicy"):
             from ociruntime import scheduling
 

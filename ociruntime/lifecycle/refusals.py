@@ -1,6 +1,6 @@
 """Words for what the kernel refuses about namespaces and mounts: its errno does not say which rule it was."""
 
-from errno import EINVAL, ENOENT, ENOSPC, EOVERFLOW, EPERM
+from errno import EINVAL, ENOENT, ENOSPC, EOVERFLOW, EPERM, EXDEV
 
 from ociruntime.plan import RECURSIVE
 
@@ -67,13 +67,17 @@ def hint(op: "Op", call: str, errno: int) -> str:
 
 
 def device(call: str, errno: int) -> "tuple[str, str]":
-    """Reason and hint of a device that could not be bound."""
+    """Reason and hint of a device that could not be made or bound."""
+    if errno == EXDEV:
+        return "a symlink of the image leads into another mount", ""
+    if call == "existing node":
+        return "another kind of file is there already", ""
     if call == "verify device":
         return (
             "the host has something else at this path",
             "in a user namespace a device is bound from the host: type, major and minor must be the same there",
         )
-    if errno == ENOENT:
+    if errno == ENOENT and call == "open":
         return "", "in a user namespace a device is bound from the host, which has none at this path"
     return "", ""
 

@@ -102,8 +102,9 @@ int in_root(struct child *c, const char *path, uint64_t flags);
 int make_dir(struct child *c, const char *path, unsigned int mode);
 /* O_PATH of an existing object, or of a new empty file. */
 int make_file(struct child *c, const char *path);
-/* O_PATH of the parent directory (made if missing); *name is the last component. no_symlinks: every component is plain. */
-int open_parent(struct child *c, const char *path, bool no_symlinks, const char **name);
+/* O_PATH of the parent directory (made if missing); *name is the last component. own: symlinks lead nowhere but in the
+   mount of the root. */
+int open_parent(struct child *c, const char *path, bool own, const char **name);
 int file_type(int fd, unsigned int *mode, uint32_t *major, uint32_t *minor);
 bool is_host_null(int fd);
 int take_null(struct child *c);

@@ -1,4 +1,7 @@
-/* Device nodes and links. Made as parent fd + last component, never through a symlink, then looked at again. */
+/*
+ * Device nodes and links. Made as parent fd + last component, never through a symlink of that name or into another mount
+ * (path.c), then looked at again.
+ */
 #include "child.h"
 
 uint64_t device_number(uint32_t major, uint32_t minor)
@@ -54,7 +57,7 @@ int op_device(struct child *c, const struct plan_op *op)
     return ret < 0 ? failed(c, call, path, ret) : 0;
 }
 
-/* O_PATH of a plain file to bind a node onto, made if missing; no component of the path may be a symlink. */
+/* O_PATH of a plain file to bind a node onto, made if missing; it must not be a symlink itself. */
 static int plain_file(struct child *c, const char *path)
 {
     const char *name;

@@ -152,7 +152,17 @@ int make_dir(struct child *c, const char *path, unsigned int mode)
     return fd < 0 ? failed(c, "mkdir", path, fd) : fd;
 }
 
-int open_parent(struct child *c, const char *path, bool no_symlinks, const char **name)
+/*
+ * A directory for what the runtime makes of its own accord. The image's symlinks are followed as long as they stay in the
+ * root's own mount: elsewhere is what the config has put there, a volume of the host perhaps, where no node belongs.
+ */
+static int open_own(struct child *c, const char *directory)
+{
+    int fd = open_in(c->root, directory, O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | RESOLVE_NO_SYMLINKS);
+    return fd == -ELOOP ? open_in(c->root, directory, O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | RESOLVE_NO_XDEV) : fd;
+}
+
+int open_parent(struct child *c, const char *path, bool own, const char **name)
 {
     char directory[4096];
     size_t cut = length(path);
@@ -167,15 +177,15 @@ int open_parent(struct child *c, const char *path, bool no_symlinks, const char 
         return failed(c, "open", path, -ENAMETOOLONG);
     memcpy(directory, path, cut);
     directory[cut] = '\0';
-    if (no_symlinks) {
-        fd = open_in(c->root, cut ? directory : "/", O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | RESOLVE_NO_SYMLINKS);
+    if (own) {
+        fd = open_own(c, cut ? directory : "/");
         if (fd != -ENOENT)
             return fd < 0 ? failed(c, "openat2", directory, fd) : fd;
     }
     fd = walk(c, directory, sizeof(directory), 0755);
-    if (fd >= 0 && no_symlinks) { /* walk follows them */
+    if (fd >= 0 && own) { /* walk follows all symlinks */
         sys_close(fd);
-        fd = open_in(c->root, directory, O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | RESOLVE_NO_SYMLINKS);
+        fd = open_own(c, directory);
     }
     return fd < 0 ? failed(c, "mkdir", directory, fd) : fd;
 }
