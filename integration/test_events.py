@@ -16,7 +16,7 @@ import pytest
 
 from integration.conftest import requires
 from integration.lib import host
-from integration.lib.container import Container, wait_until
+from integration.lib.container import Container, v2_directory, wait_until
 from integration.lib.runtime import Runtime
 
 MIB = 1 << 20
@@ -232,6 +232,29 @@ def test_same_values_as_runc(
             assert mine_now == other[key], key
     for key in ("/cpu/usage/total", "/cpu/usage/kernel", "/cpu/usage/user"):
         assert abs(mine.get(key, 0) - other.get(key, 0)) <= 20_000_000, key
+
+
+@pytest.mark.ours_only("K12: runc tells as of 1.2, crun does not")
+@pytest.mark.requires("file:/proc/pressure/cpu")
+def test_pressure(pure: Container) -> None:
+    """Pressure on cpu, memory and I/O, with runc's keys and the values of the kernel's files [K12, J4]."""
+    files = {"cpu": "cpu.pressure", "memory": "memory.pressure", "blkio": "io.pressure"}
+    pure.begin("pause")
+
+    def total(member: str, kind: str) -> int:
+        lines = [line.split() for line in (v2_directory(pure) / files[member]).read_text().splitlines()]
+        return int({words[0]: words[-1] for words in lines}[kind].removeprefix("total="))
+
+    kinds = [(member, kind) for member in files for kind in ("some", "full")]
+    before = [total(*which) for which in kinds]
+    found = usage(pure)
+    after = [total(*which) for which in kinds]
+    for (member, kind), low, high in zip(kinds, before, after, strict=True):
+        psi = found[member]["psi"]
+        assert set(psi) == {"some", "full"}
+        assert set(psi[kind]) == {"avg10", "avg60", "avg300", "total"}
+        assert low <= psi[kind]["total"] <= high
+        assert all(0 <= psi[kind][name] <= 100 for name in ("avg10", "avg60", "avg300"))
 
 
 @pytest.mark.parametrize("world", ["machine", "v2"])
