@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _users: list[User] = []
+_acting: list[rootless.Acting] = []
 
 
 def _become_ordinary(path: str) -> None:
@@ -113,6 +115,7 @@ def _prefix() -> list[str]:
         return []
     lines = ["#!/bin/sh"]
     unified = host.cgroup_mounts().get("")
+    own = ""
     if unified:
         own = os.path.join(unified, CGROUP_PREFIX, "user")
         Path(own).mkdir(exist_ok=True)
@@ -120,6 +123,7 @@ def _prefix() -> list[str]:
         # in a view of its own (runtime_v2) cgroup2 is in the usual place
         places = f"{own}/cgroup.procs /sys/fs/cgroup/{CGROUP_PREFIX}/user/cgroup.procs"
         lines.append(f"for file in {places}; do test -e $file && echo 0 >$file && break; done")
+    _acting.append(rootless.Acting(_users[0], own))
     lines.append(f'exec {" ".join(_users[0].prefix(clean=False))} "$@"')
     script = _work() / "as-user"
     script.write_text("\n".join(lines) + "\n")
@@ -388,6 +392,13 @@ def give() -> Give:
                 user.own(Path(path))
 
     return hand_over
+
+
+@pytest.fixture
+def caller(runtime: Runtime) -> AbstractContextManager[None]:
+    """Around calls of the library: they are made by whoever runs the runtime."""
+    assert runtime
+    return _acting[0] if _acting else nullcontext()
 
 
 @pytest.fixture(scope="module")

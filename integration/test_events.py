@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -437,7 +438,7 @@ def test_reader_goes_away(container: Container) -> None:
 
 
 @pytest.mark.ours_only("no other runtime is a Python library")
-def test_library(container: Container) -> None:
+def test_library(container: Container, caller: AbstractContextManager[None]) -> None:
     """Runtime.stats, events and update [K12, K13]."""
     pytest.importorskip("ociruntime.shim._native", reason="the compiled module is not built for this Python")
     requires("v1:pids")
@@ -447,22 +448,24 @@ def test_library(container: Container) -> None:
     library = Library(str(container.runtime.root))
     container.begin("pause")
     open_before = len(os.listdir("/proc/self/fd"))
-    library.update(container.id, {"pids": {"limit": 23}})
-    assert library.stats(container.id)["pids"] == {"current": 1, "limit": 23}
-    with pytest.raises(UsageError):
-        library.events(container.id, 0)
-    stream = library.events(container.id, 0.05)
-    assert next(stream)["type"] == "stats"
-    stream.close()  # type: ignore[attr-defined]
-    library.events(container.id)
-    assert len(os.listdir("/proc/self/fd")) == open_before
-    stream = library.events(container.id, 0.05)
-    next(stream)
+    with caller:
+        library.update(container.id, {"pids": {"limit": 23}})
+        assert library.stats(container.id)["pids"] == {"current": 1, "limit": 23}
+        with pytest.raises(UsageError):
+            library.events(container.id, 0)
+        stream = library.events(container.id, 0.05)
+        assert next(stream)["type"] == "stats"
+        stream.close()  # type: ignore[attr-defined]
+        library.events(container.id)
+        assert len(os.listdir("/proc/self/fd")) == open_before
+        stream = library.events(container.id, 0.05)
+        next(stream)
     container.kill("KILL")
-    records = list(stream)
+    with caller:
+        records = list(stream)
     assert records[-1]["type"] == "exit"
     assert records[-1]["data"]["reason"] == "signal"
-    with pytest.raises(StateError):
+    with caller, pytest.raises(StateError):
         library.stats(container.id)
 
 

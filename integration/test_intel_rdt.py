@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from integration.conftest import Give
 from integration.lib.container import Container
 from integration.lib.leaks import Leaks
 from integration.lib.runtime import Runtime
@@ -97,7 +99,15 @@ def as_files(root: Path) -> None:
 
 @pytest.mark.ours_only("the class is made through the library")
 @pytest.mark.parametrize("name", ["", "gold", "/"])
-def test_groups(library: Any, container: Container, leaks: Leaks, resctrl: Path, name: str) -> None:
+def test_groups(
+    library: Any,
+    container: Container,
+    leaks: Leaks,
+    resctrl: Path,
+    caller: AbstractContextManager[None],
+    give: Give,
+    name: str,
+) -> None:
     """Init is in its groups before it runs; delete, in another process, removes what is ours only [L18, X2]."""
     section: dict[str, Any] = {"schemata": ["L3:0=f", "MB:0=50"]}
     if name:
@@ -108,7 +118,9 @@ def test_groups(library: Any, container: Container, leaks: Leaks, resctrl: Path,
     monitor = group / "mon_groups" / container.id
     container.bundle.args("pause").linux(intelRdt=section)
     container.bundle.write()
-    pid = library.create(str(container.bundle.path), container.id)
+    give(resctrl)
+    with caller:
+        pid = library.create(str(container.bundle.path), container.id)
     container.used = True
     container.pid = pid
     assert (group / "tasks").read_text() == f"{pid}\n"
@@ -130,7 +142,14 @@ def test_groups(library: Any, container: Container, leaks: Leaks, resctrl: Path,
 @pytest.mark.ours_only("the class is made through the library")
 @pytest.mark.parametrize("name", ["", "gold"])
 def test_failed_create(
-    library: Any, container: Container, leaks: Leaks, resctrl: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    library: Any,
+    container: Container,
+    leaks: Leaks,
+    resctrl: Path,
+    caller: AbstractContextManager[None],
+    give: Give,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
     """A create that fails after the groups were made takes them away, a named class too [L18, K1]."""
     from ociruntime import intel_rdt
@@ -150,7 +169,8 @@ def test_failed_create(
             path.write_text("")  # the init process will be dead
 
     monkeypatch.setattr(intel_rdt, "join", join_and_note)
-    with pytest.raises(StepError):
+    give(resctrl)
+    with caller, pytest.raises(StepError):
         library.create(str(container.bundle.path), container.id)
     assert made == [str(resctrl / (name or container.id))]
     assert not Path(made[0]).exists()

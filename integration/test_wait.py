@@ -8,6 +8,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -155,7 +156,7 @@ def test_foreground_run(container: Container) -> None:
         assert process.wait(60) == 8
 
 
-def test_library(container: Container) -> None:
+def test_library(container: Container, caller: AbstractContextManager[None]) -> None:
     """Runtime.pidfd is for event loops, Runtime.wait gives the status of a child without taking it away [X13]."""
     pytest.importorskip("ociruntime.shim._native", reason="the compiled module is not built for this Python")
     from ociruntime import Runtime
@@ -164,7 +165,8 @@ def test_library(container: Container) -> None:
     container.bundle.args("sleep 100", "exit 12")
     container.bundle.write()
     container.used = True
-    container.pid = library.create(str(container.bundle.path), container.id)
+    with caller:
+        container.pid = library.create(str(container.bundle.path), container.id)
 
     async def story() -> bool:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
@@ -178,7 +180,9 @@ def test_library(container: Container) -> None:
         os.close(fd)
         return early
 
-    assert asyncio.run(story()) is False
-    assert [library.wait(container.id), library.wait(container.id)] == [12, 12]
+    with caller:
+        assert asyncio.run(story()) is False
+        assert [library.wait(container.id), library.wait(container.id)] == [12, 12]
     assert container.wait() == 12
-    library.delete(container.id)
+    with caller:
+        library.delete(container.id)

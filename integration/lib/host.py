@@ -17,7 +17,7 @@ _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
 CLONE_NEWNS = 0x20000
 MS_RDONLY, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1, 0x1000, 0x4000, 1 << 18, 1 << 19, 1 << 20
 MS_UNBINDABLE = 1 << 17
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
@@ -37,6 +37,11 @@ def umount(target: str) -> None:
 def become_subreaper() -> None:
     """Orphans of the runtime become children of the tests, as they become children of an engine's monitor."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def make_dumpable() -> None:
+    """Our files in /proc are ours again; a change of IDs has made them root's."""
+    _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def private_mounts() -> None:

@@ -7,6 +7,7 @@ import copy
 import os
 import shutil
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,48 @@ def delegate(directory: str, user: User) -> None:
     for name in ("", "tasks", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"):
         with contextlib.suppress(FileNotFoundError):
             os.chown(os.path.join(directory, name), user.uid, user.gid)
+
+
+class Acting:
+    """Calls of the library by an ordinary user: this process is the user meanwhile, in every thread.
+
+    Root is kept as the saved ID, for the way back only: no capability is effective, and what is executed has none. own:
+    the cgroup that such calls come from, or "". May be entered again, by other threads too, while it is entered.
+    """
+
+    def __init__(self, user: User, own: str) -> None:
+        self.user = user
+        self.own = own
+        self._depth = 0
+        self._lock = threading.Lock()
+        self._groups: list[int] = []
+        self._home = ""
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._depth += 1
+            if self._depth > 1:
+                return
+            if self.own:
+                place = next(
+                    line[3:] for line in Path("/proc/self/cgroup").read_text().split("\n") if line[:3] == "0::"
+                )
+                self._home = host.cgroup_mounts()[""] + place
+                Path(self.own, "cgroup.procs").write_text("0")
+            self._groups = os.getgroups()
+            os.setgroups([])
+            os.setresgid(self.user.gid, self.user.gid, 0)
+            os.setresuid(self.user.uid, self.user.uid, 0)
+            host.make_dumpable()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth:
+                return
+            os.setresuid(0, 0, 0)
+            os.setresgid(0, 0, 0)
+            os.setgroups(self._groups)
+            host.make_dumpable()
+            if self.own:
+                Path(self._home, "cgroup.procs").write_text("0")
