@@ -253,7 +253,7 @@ int shim_open_tree_apart(const char *path, unsigned int flags)
 {
     struct clone_args args = { .flags = CLONE_NEWNS | CLONE_FILES };
     struct tree_start start = { .path = path, .flags = flags, .fd = -1 };
-    struct spawn_result result;
+    struct spawn_result result = { .pid = -1, .pidfd = -1 };
     int ret = spawn(&args, start_tree, &start, &start.error, &result);
     if (ret < 0)
         return ret;
