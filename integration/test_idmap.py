@@ -294,7 +294,8 @@ def test_failures_and_fds(container: Container, bundle: Bundle, data: Path, leak
     pytest.importorskip("ociruntime.shim._native", reason="the compiled module is not built for this Python")
     from ociruntime import Runtime
     from ociruntime.errors import OCIError
-    from ociruntime.lifecycle.create import CreateRequest, create
+    from ociruntime.lifecycle.create import create
+    from ociruntime.lifecycle.request import CreateRequest
     from ociruntime.log import Log
 
     library = Runtime(str(runtime.root), log=Log(level=40))

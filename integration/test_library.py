@@ -148,9 +148,9 @@ def test_overlay_layers_on_older_kernels(
 
 def count_ops(library: Library, bundle: Bundle, name: str) -> int:
     """How many ops the plan of this bundle has (one create with a trace)."""
-    from ociruntime.lifecycle import create
+    from ociruntime.lifecycle import create, request as requests
 
-    done = library.call(create.create, create.CreateRequest(str(bundle.path), name, trace=True))
+    done = library.call(create.create, requests.CreateRequest(str(bundle.path), name, trace=True))
     os.close(done.pidfd)
     library.delete(name, force=True)
     reap(done.pid)
@@ -163,7 +163,7 @@ def count_ops(library: Library, bundle: Bundle, name: str) -> int:
 def test_every_op_may_fail(library: Library, container: Container, leaks: Leaks, user_namespace: bool) -> None:
     """Whichever step fails: an error that names it, and nothing is left."""
     from ociruntime.errors import OCIError
-    from ociruntime.lifecycle import create
+    from ociruntime.lifecycle import create, request as requests
 
     if user_namespace:
         container.bundle.user_namespace()
@@ -177,7 +177,7 @@ def test_every_op_may_fail(library: Library, container: Container, leaks: Leaks,
     total = count_ops(library, container.bundle, container.id)
     assert total > 40
     for index in range(total):
-        request = create.CreateRequest(
+        request = requests.CreateRequest(
             str(container.bundle.path),
             container.id,
             pid_file=f"{container.bundle.path}/pid",
@@ -241,10 +241,10 @@ def test_threads(library: Library, runtime: Tested, container: Container, leaks:
 
 def test_trace_names_fields(library: Library, container: Container) -> None:
     """The time of each op, with the pointer of the field it came from."""
-    from ociruntime.lifecycle import create
+    from ociruntime.lifecycle import create, request as requests
 
     container.bundle.write()
-    done = library.call(create.create, create.CreateRequest(str(container.bundle.path), container.id, trace=True))
+    done = library.call(create.create, requests.CreateRequest(str(container.bundle.path), container.id, trace=True))
     os.close(done.pidfd)
     library.delete(container.id, force=True)
     reap(done.pid)

@@ -249,7 +249,8 @@ def find(names: "list[str]") -> "list[str]":
 def trace(directory: Path, count: int, *, cgroup_v2: bool, seccomp: bool) -> None:
     """Where the time of create goes: medians of the parent's phases and of the init process's ops, by the library."""
     from ociruntime import Runtime as Library
-    from ociruntime.lifecycle.create import CreateRequest, create
+    from ociruntime.lifecycle.create import create
+    from ociruntime.lifecycle.request import CreateRequest
     from ociruntime.log import Log
 
     library = Library(str(directory / "state"), log=Log(level=40))

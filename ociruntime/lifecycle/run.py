@@ -8,10 +8,11 @@ from ociruntime.state import pidfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ociruntime.lifecycle.request import CreateRequest
     from ociruntime.lifecycle.runtime import Runtime
 
 
-def run(runtime: "Runtime", request: "create.CreateRequest", *, keep: bool, subreaper: bool) -> int:
+def run(runtime: "Runtime", request: "CreateRequest", *, keep: bool, subreaper: bool) -> int:
     """Create and start a container. Returns 0 when detached, else the program's exit status (128 + signal).
 
     keep: do not delete it afterwards. subreaper: orphans of a container without a PID namespace come to us.
@@ -40,7 +41,7 @@ def run(runtime: "Runtime", request: "create.CreateRequest", *, keep: bool, subr
         return code
 
 
-def _detached(runtime: "Runtime", request: "create.CreateRequest") -> None:
+def _detached(runtime: "Runtime", request: "CreateRequest") -> None:
     held = calls.Held() if request.interruptible else None
     done = False
     try:
@@ -55,7 +56,7 @@ def _detached(runtime: "Runtime", request: "create.CreateRequest") -> None:
 
 def _start(
     runtime: "Runtime",
-    request: "create.CreateRequest",
+    request: "CreateRequest",
     created: "create.Created",
     held: "calls.Held | None" = None,
 ) -> None:

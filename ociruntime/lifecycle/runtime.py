@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, TypedDict, Unpack
 
-    from ociruntime.lifecycle.create import CreateRequest
     from ociruntime.lifecycle.exec import ExecRequest
     from ociruntime.lifecycle.ns import Report
+    from ociruntime.lifecycle.request import CreateRequest
     from ociruntime.log import Log
 
     class CreateOptions(TypedDict, total=False):
@@ -308,7 +308,7 @@ class Runtime:
 
 def _request(bundle: str, container_id: str, options: "CreateOptions") -> "CreateRequest":
     """What create is asked for: a bundle made absolute, options that are None left out."""
-    from ociruntime.lifecycle.create import CreateRequest
+    from ociruntime.lifecycle.request import CreateRequest
 
     cwd = "" if bundle[:1] == "/" else posix.getcwd()
     if cwd:
