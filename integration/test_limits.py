@@ -16,7 +16,7 @@ from integration.conftest import requires
 from integration.lib import host
 from integration.lib.container import Container, wait_until
 from integration.lib.leaks import Leaks
-from integration.lib.runtime import Runtime
+from integration.lib.runtime import Runtime, run
 
 MIB = 1 << 20
 GONE = "gone"  # instead of a value: this kernel may have no such file
@@ -499,4 +499,49 @@ def test_two_hundred_leave_nothing(
         container.delete("--force")
         container.wait()
     assert {name: sorted(path.name for path in top.iterdir()) for name, top in tops.items()} == before
+    leaks.check()
+
+
+# -- RDMA --
+
+
+@pytest.fixture
+def rdma_device() -> Iterator[str]:
+    """An RDMA device in software, on a network device of its own."""
+    requires("v2:rdma")
+    net, device = "it-rdma", "itrxe0"
+    made = []
+    try:
+        for command in (
+            f"modprobe rdma_rxe; ip link add {net} type dummy; ip link set {net} up",
+            f"rdma link add {device} type rxe netdev {net}",
+        ):
+            made.append(run(["sh", "-ec", command]))
+        if made[-1].code:
+            pytest.skip(f"no RDMA device in software: {made[-1].error.strip() or made[-1].code}")
+        yield device
+    finally:
+        run(["sh", "-c", f"rdma link delete {device}; ip link delete {net}"])
+
+
+def test_rdma(container: Container, leaks: Leaks, rdma_device: str) -> None:
+    """Handles and objects of a device; a device that is not there is an error [B19]."""
+    container.bundle.linux(resources={"rdma": {rdma_device: {"hcaHandles": 3, "hcaObjects": 10000}}})
+    container.begin("pause")
+    assert value(container, "rdma", "rdma.max") == f"{rdma_device} hca_handle=3 hca_object=10000"
+    if container.runtime.ours:
+        update(container, {"rdma": {rdma_device: {"hcaHandles": 2}}}).ok()
+        limits = f"{rdma_device} hca_handle=2 hca_object=10000"
+        assert value(container, "rdma", "rdma.max") == limits
+        result = update(container, {"rdma": {rdma_device: {"hcaObjects": 4}, "no_device": {"hcaHandles": 1}}})
+        assert result.code != 0
+        assert "/rdma/no_device" in result.error
+        assert value(container, "rdma", "rdma.max") == limits
+    container.finish()
+    container.delete()
+    container.bundle.linux(resources={"rdma": {"no_device": {"hcaObjects": 1}}})
+    result = container.create(check=False)
+    assert result.code != 0
+    if container.runtime.ours:
+        assert "/linux/resources/rdma/no_device" in result.error
     leaks.check()
