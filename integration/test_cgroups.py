@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from integration.conftest import requires
+from integration.conftest import Give, requires
 from integration.lib import host, leaks as leak_tools
 from integration.lib.container import Container, alive, wait_until
 from integration.lib.leaks import Leaks
@@ -95,7 +95,9 @@ def test_dots_do_not_leave_the_mount(container: Container) -> None:
 
 @pytest.mark.ours_only("others wait for ever, deaf to signals")
 @pytest.mark.parametrize("world", ["v1", "v2"])
-def test_frozen_parent(container: Container, leaks: Leaks, world: str, request: pytest.FixtureRequest) -> None:
+def test_frozen_parent(
+    container: Container, leaks: Leaks, give: Give, world: str, request: pytest.FixtureRequest
+) -> None:
     """A process that is cloned into a frozen cgroup does not even begin: refused before that [S4, D4]."""
     requires("v1:freezer")
     group = container.bundle.config["linux"]["cgroupsPath"]
@@ -105,6 +107,7 @@ def test_frozen_parent(container: Container, leaks: Leaks, world: str, request: 
         parent, file, values = Path(host.cgroup_mounts()[""] + group), "cgroup.freeze", ("1", "0")
     container.bundle.linux(cgroupsPath=f"{group}/leaf")
     parent.mkdir()
+    give(parent)
     try:
         (parent / file).write_text(values[0])
         result = container.create(check=False)
@@ -149,8 +152,6 @@ def test_name_of_a_file(
     leaks.check()
 
 
-@pytest.mark.requires("v1:freezer", "v1:pids")
-@pytest.mark.ours_only("what the specification does not speak of")
 def removed(path: str) -> bool:
     """Whether a cgroup could be removed: not as long as a process that was in it is on its way out."""
     try:
@@ -162,6 +163,8 @@ def removed(path: str) -> bool:
     return True
 
 
+@pytest.mark.requires("v1:freezer", "v1:pids")
+@pytest.mark.ours_only("what the specification does not speak of")
 def test_cgroup_that_is_gone(container: Container) -> None:
     """Somebody moves the process out and removes the cgroup: no command tells zeros, or succeeds for nothing."""
     container.begin("pause")

@@ -104,10 +104,11 @@ def test_id_is_free_again(container: Container) -> None:
 
 
 @pytest.mark.parametrize("flags", [[], ["--force"]])
-def test_directory_without_state(runtime: Runtime, leaks: Leaks, flags: list[str]) -> None:
+def test_directory_without_state(runtime: Runtime, leaks: Leaks, give: Give, flags: list[str]) -> None:
     """A state directory without a state file is removed; without --force that is still an error [K7]."""
     runtime.root.mkdir(parents=True, exist_ok=True)
     (runtime.root / "hollow").mkdir(0o711)
+    give(runtime.root / "hollow")
     result = runtime("delete", *flags, "hollow")
     assert (result.code == 0) == bool(flags)
     if not flags:
