@@ -258,18 +258,21 @@ def test_dev_is_a_symlink(container: Container, made: bool, user_namespace: bool
 
 
 @pytest.mark.ours_only("L8: others make the node there")
+@pytest.mark.parametrize("target", ["volume", "missing/../volume/new", "volume/new"])
 @pytest.mark.parametrize("user_namespace", [False, True])
-def test_device_in_a_volume(container: Container, leaks: Leaks, tmp_path: Path, user_namespace: bool) -> None:
-    """No symlink of the image brings a node into a directory of the host [L8, X1]."""
+def test_device_in_a_volume(
+    container: Container, leaks: Leaks, tmp_path: Path, user_namespace: bool, target: str
+) -> None:
+    """No symlink of the image, dangling or not, brings a node or directory into a directory of the host [L8, X1]."""
     container.bundle.mount("/volume", str(tmp_path), "bind")
-    (container.bundle.rootfs / "nodes").symlink_to("volume")
+    (container.bundle.rootfs / "nodes").symlink_to(target)
     container.bundle.linux(devices=[{"path": "/nodes/null", "type": "c", "major": 1, "minor": 3}])
     if user_namespace:
         requires("userns")
         container.bundle.user_namespace()
         container.bundle.linux(devices=[{"path": "/dev/null", "type": "c", "major": 1, "minor": 3}])
         container.bundle.drop_mount("/dev")
-        (container.bundle.rootfs / "dev").symlink_to("volume")
+        (container.bundle.rootfs / "dev").symlink_to(target)
     result = container.create(check=False)
     assert result.code != 0
     assert "a symlink of the image leads into another mount" in result.error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -441,6 +442,8 @@ def test_names_after_the_end_of_the_runtime(holder: Callable[..., str], renamed:
             Log(), {"hostname": "new"}, [(CLONE_NEWUTS, os.open(path, os.O_RDONLY))], lambda message: OSError()
         )  # type: ignore[arg-type, return-value]
         run([*inside, "newer" if renamed else "new"]).ok()
+        os.kill(guard.child.pid, signal.SIGINT)  # as what ends a whole process group does
+        os.kill(guard.child.pid, signal.SIGTERM)
         os.write(theirs, str(guard.child.pid).encode())
         os.kill(os.getpid(), 9)
     guard_pid = int(os.read(ours, 20))

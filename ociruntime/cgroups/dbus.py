@@ -10,6 +10,7 @@ import _socket
 import errno
 import posix
 import struct
+from sys import modules
 from time import monotonic
 
 from jeepney.low_level import Endianness, Header, HeaderFields, Message, MessageType, Parser
@@ -94,7 +95,11 @@ def address(user: bool, environ: "Mapping[str, str]") -> str:
     return f"unix:path={directory}/bus"
 
 
-def _environ() -> "dict[str, str]":
+def _environ() -> "Mapping[str, str]":
+    """The caller's environment: of a program that has the os module, with what it has changed there."""
+    if "os" in modules:
+        environ: Mapping[str, str] = modules["os"].environ
+        return environ
     return {
         name.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape")
         for name, value in posix.environ.items()
@@ -182,6 +187,7 @@ class Systemd:
         self._greeted()
         sent = self._own_pid or self._post(_DRIVER, "GetConnectionUnixProcessID", "s", (self._name,))
         self._own_pid = None
+        sent.deadline = monotonic() + CALL  # nobody has waited until now
         pid = self._answer(sent)[0]
         if pid != posix.getpid():
             raise self._failure(

@@ -366,8 +366,8 @@ def choose(host: "Host", config: "dict[str, Any]", container_id: str) -> Cgroup:
     unit.description = f"ociruntime container {container_id}"
     unit.started = False
     own = host.own_cgroups.get("", "/..") if host.unified else "/.."
-    unit.begin_placeholder(f"{host.unified}{own.rstrip('/')}/cgroup.procs" if not own.startswith("/..") else "")
     try:
+        unit.begin_placeholder(f"{host.unified}{own.rstrip('/')}/cgroup.procs" if not own.startswith("/..") else "")
         return _choose(host, config, unit, names)
     except BaseException:
         unit.abandon()

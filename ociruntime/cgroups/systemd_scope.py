@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Tasks that a scope has room for while a container begins: the placeholder, an intermediate, the init process.
 _ROOM = 4
+# How long the placeholder may take to move itself.
+_MOVE_MS = 2000
 # Errors of the bus itself: systemd may well have done what it was asked for.
 _NO_WORD = ("NoReply", "Timeout", "TimedOut", "Disconnected")
 
@@ -42,6 +44,7 @@ class Unit:
         "_bus",
         "_channel",
         "_late",
+        "_moving",
         "_old",
         "_pid",
         "_pidfd",
@@ -75,6 +78,7 @@ class Unit:
         self.pending = False
         self._bus: Systemd | None = None
         self._channel: Channel | None = None
+        self._moving = False
         self._pid = 0
         self._pidfd = -1
         self._old: list[Property] = []
@@ -110,7 +114,22 @@ class Unit:
             return
         self._make_placeholder()
         if procs and self._channel is not None:
-            _move_itself(self._channel, procs)
+            try:
+                self._moving = _move_itself(self._channel, procs)
+            except (OSError, StepError):
+                self.release_placeholder()  # it was for speed only: begin() makes another one
+
+    def _moved(self) -> None:
+        """Wait until the placeholder has moved itself: later, it would leave the scope again. Else have another one."""
+        self._moving = False
+        if self._channel is None:
+            return
+        try:
+            message = self._channel.receive(_MOVE_MS)
+        except StepError:
+            message = None
+        if message is None:
+            self.release_placeholder()
 
     def keep(self, systemd: "Systemd") -> None:
         """A connection that begin() is to use: making one takes systemd and the bus longer than a call."""
@@ -129,6 +148,8 @@ class Unit:
 
         if self.names is None:
             raise StepError("a unit that exists already cannot be started", step="systemd", path=self.name)
+        if self._moving:
+            self._moved()
         pid = self._pid
         if not pid and not self.names.is_slice():
             pid = self._make_placeholder()
@@ -284,8 +305,11 @@ class Unit:
         self.started = False
 
 
-def _move_itself(channel: "Channel", procs: str) -> None:
-    """Have the process at the other end write "0" into cgroup.procs, if it may, and wait for ever."""
+def _move_itself(channel: "Channel", procs: str) -> bool:
+    """Have the process at the other end write "0" into cgroup.procs, if it may, tell so, and wait for ever.
+
+    Returns False when it is not asked to. Raises OSError, StepError.
+    """
     from ociruntime import plan
     from ociruntime.shim import encode, spawn
 
@@ -296,7 +320,7 @@ def _move_itself(channel: "Channel", procs: str) -> None:
     try:
         fd = posix.open(procs, posix.O_WRONLY | posix.O_CLOEXEC)
     except OSError:
-        return  # not ours to write: the kernel waits later
+        return False  # not ours to write: the kernel waits later
     try:
         block = spawn.sealed_block("plan", encode.encode(ops)[0])
         try:
@@ -306,6 +330,7 @@ def _move_itself(channel: "Channel", procs: str) -> None:
             posix.close(block)
     finally:
         posix.close(fd)
+    return True
 
 
 def _end(channel: "Channel | None", pid: int, pidfd: int) -> None:

@@ -87,10 +87,10 @@ def create(runtime: "Runtime", request: "CreateRequest", held: "calls.Held | Non
     cgroup = manager.choose(facts, config, request.container_id, driver=runtime.cgroup_manager)
     undo = Undo()
     own = held is None and request.interruptible
-    if own:
-        held = calls.Held(request.also_held)
     done = False
     try:
+        if own:
+            held = calls.Held(request.also_held)
         directory = runtime.states.reserve(request.container_id)
         undo.add(STATE, directory.remove)
         try:
@@ -284,15 +284,15 @@ class _Creation:
             for socket in (self.console, self.pidfd_socket):
                 if socket is not None:
                     socket.close()
+        if self.held is not None:
+            self.held.check()
+        if guard is not None:
+            guard.drop()
         for text in cgroup.warnings:
             self.log.warning(text)
         for text in cgroup.notes:
             # Without a PID namespace only a cgroup knows all processes.
             (self.log.debug if self.spaces.new("pid") else self.log.warning)(text)
-        if self.held is not None:
-            self.held.check()
-        if guard is not None:
-            guard.drop()
         self.undo.forget()
         master, self.master = self.master, -1
         if self.log.debugging:

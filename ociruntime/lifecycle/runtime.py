@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         notify_socket: the service manager's, see start(); for create it only matters that there is one.
         interruptible: HUP, INT and TERM of the calling thread are held back until create is done or, when one comes,
         undone: SignalError. Without it they do what they do; what an exception of a handler interrupts is undone, too.
+        With detach, run() is meant in place of create: it is done when start() is, and a signal deletes the container.
         final: the caller ends right after; those that come when all is done stay blocked, so that its exit tells that.
         """
 

@@ -80,17 +80,18 @@ static int splice_link(int parent, const char *name, char *path, size_t size, si
 
 /*
  * Walk path component by component, making missing directories; a dangling symlink on the way is followed inside the
- * root, as the kernel would if its target were there. Returns O_PATH of the last directory.
+ * root, as the kernel would if its target were there. resolve: RESOLVE_NO_XDEV: not out of the root's own mount, or 0.
+ * Returns O_PATH of the last directory.
  */
-static int walk(struct child *c, char *path, size_t size, unsigned int mode)
+static int walk(struct child *c, char *path, size_t size, unsigned int mode, uint64_t resolve)
 {
     int links = 0;
-    int fd = in_root(c, path[0] ? path : "/", O_PATH | O_DIRECTORY);
+    int fd = open_in(c->root, path[0] ? path : "/", O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | resolve);
     if (fd != -ENOENT)
         return fd;
 
 restart:
-    fd = in_root(c, "/", O_PATH | O_DIRECTORY);
+    fd = open_in(c->root, "/", O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | resolve);
     for (size_t at = 0; fd >= 0;) {
         size_t start, end;
         char saved;
@@ -104,12 +105,12 @@ restart:
             end++;
         saved = path[end];
         path[end] = '\0';
-        next = in_root(c, path, O_PATH | O_DIRECTORY);
+        next = open_in(c->root, path, O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | resolve);
         if (next == -ENOENT) {
             long made = SYS3(__NR_mkdirat, fd, path + start, mode);
             if (made == -EEXIST) {
                 /* someone else made it meanwhile, or it is a dangling symlink */
-                next = in_root(c, path, O_PATH | O_DIRECTORY);
+                next = open_in(c->root, path, O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | resolve);
                 if (next == -ENOENT) {
                     char rest[4096];
                     char name[256];
@@ -148,7 +149,7 @@ int make_dir(struct child *c, const char *path, unsigned int mode)
     int fd;
     if (copy_text(buffer, sizeof(buffer), path) >= sizeof(buffer))
         return failed(c, "mkdir", path, -ENAMETOOLONG);
-    fd = walk(c, buffer, sizeof(buffer), mode);
+    fd = walk(c, buffer, sizeof(buffer), mode, 0);
     return fd < 0 ? failed(c, "mkdir", path, fd) : fd;
 }
 
@@ -156,16 +157,18 @@ int make_dir(struct child *c, const char *path, unsigned int mode)
  * A directory for what the runtime makes of its own accord. The image's symlinks are followed as long as they stay in the
  * root's own mount: elsewhere is what the config has put there, a volume of the host perhaps, where no node belongs.
  */
-static int open_own(struct child *c, const char *directory)
+static int open_own(struct child *c, const char *directory, bool *plain)
 {
     int fd = open_in(c->root, directory, O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | RESOLVE_NO_SYMLINKS);
-    return fd == -ELOOP ? open_in(c->root, directory, O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | RESOLVE_NO_XDEV) : fd;
+    *plain = fd != -ELOOP;
+    return *plain ? fd : open_in(c->root, directory, O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | RESOLVE_NO_XDEV);
 }
 
 int open_parent(struct child *c, const char *path, bool own, const char **name)
 {
     char directory[4096];
     size_t cut = length(path);
+    bool plain = true;
     int fd;
 
     while (cut > 0 && path[cut - 1] != '/')
@@ -178,14 +181,17 @@ int open_parent(struct child *c, const char *path, bool own, const char **name)
     memcpy(directory, path, cut);
     directory[cut] = '\0';
     if (own) {
-        fd = open_own(c, cut ? directory : "/");
+        fd = open_own(c, cut ? directory : "/", &plain);
         if (fd != -ENOENT)
             return fd < 0 ? failed(c, "openat2", directory, fd) : fd;
     }
-    fd = walk(c, directory, sizeof(directory), 0755);
-    if (fd >= 0 && own) { /* walk follows all symlinks */
+    fd = walk(c, directory, sizeof(directory), 0755, own && !plain ? RESOLVE_NO_XDEV : 0);
+    if (fd >= 0 && own &&
+        plain) { /* somebody may have put a symlink there meanwhile; walk has rewritten the path then */
         sys_close(fd);
-        fd = open_own(c, directory);
+        memcpy(directory, path, cut);
+        directory[cut] = '\0';
+        fd = open_in(c->root, directory, O_PATH | O_DIRECTORY, RESOLVE_CONTAINER | RESOLVE_NO_SYMLINKS);
     }
     return fd < 0 ? failed(c, "mkdir", directory, fd) : fd;
 }

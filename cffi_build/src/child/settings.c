@@ -141,9 +141,12 @@ int op_guard_names(struct child *c, const struct plan_op *op)
     const char *host = op_string(c, op, 0), *domain = op_string(c, op, 1);
     struct new_utsname before, now;
     struct message m;
+    unsigned long all = ~0UL;
     long ret = SYS1(__NR_uname, &before);
     if (ret < 0)
         return failed(c, "uname", NULL, ret);
+    /* what ends the runtime may go to its whole process group or cgroup, and so here */
+    SYS4(__NR_rt_sigprocmask, SIG_SETMASK, &all, 0, sizeof(all));
     set_pdeathsig(0);
     ret = send_sync(c, SYNC_NAMES);
     if (ret < 0)

@@ -241,7 +241,8 @@ struct tree_start {
 static void start_tree(void *argument)
 {
     struct tree_start *start = argument;
-    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0)
+    /* MS_SLAVE alone leaves unbindable mounts as they are (mount_namespaces(7)) */
+    if (mount(NULL, "/", NULL, MS_REC | MS_SHARED, NULL) == 0 && mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0)
         start->fd = (int)syscall(SYS_open_tree, AT_FDCWD, start->path, start->flags | OPEN_TREE_CLOEXEC);
     if (start->fd < 0)
         start->error = errno;
