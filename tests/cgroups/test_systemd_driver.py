@@ -1,5 +1,6 @@
 """The driver from create to delete, on a fake tree with a fake manager that makes and removes the scope's directory."""
 
+import contextlib
 import json
 import os
 import posix
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ociruntime.cgroups import dbus, manager, systemd, systemd_unit
+from ociruntime.cgroups import dbus, manager, systemd, systemd_scope, systemd_unit
 from ociruntime.cgroups.delegation import DELEGATE, SUBGROUP
 from ociruntime.cgroups.systemd import SystemdV1, SystemdV2
 from ociruntime.cgroups.systemd_scope import Unit
@@ -242,6 +243,34 @@ def test_the_placeholder_moves_itself(tmp_path: Path) -> None:
             unit.abandon()
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_the_placeholder_has_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before systemd is asked: later it would leave the scope again. One that takes too long is ended [D12]."""
+    procs, full = tmp_path / "cgroup.procs", tmp_path / "full"
+    procs.write_text("")
+    os.mkfifo(full)
+    fd = os.open(full, os.O_RDWR | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(fd, b"x" * 4096)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(fd, b"x")
+    names = systemd_unit.unit("", "web", "system.slice")
+    for path in (procs, full):
+        unit = Unit(names.name, user=False, release=252, directory="", top="", v2=True)
+        unit.names = names
+        unit.begin_placeholder(str(path))
+        pid = unit._pid
+        monkeypatch.setattr(systemd_scope, "_MOVE_MS", 60_000 if path == procs else 100)
+        unit._moved()
+        assert unit._pid == (pid if path == procs else 0)
+        assert procs.read_text() == "0"
+        unit.abandon()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    os.close(fd)
 
 
 def test_a_bad_limit_leaves_no_placeholder(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
