@@ -148,7 +148,7 @@ def test_ids_that_are_not_granted(
     ("lines", "words"),
     [
         ([(0, 0, 2)], "/linux/uidMappings/0/hostID: 0 to 1: the runtime's own user namespace"),
-        ([(0, 0, 1), (1, 5, 1)], "/linux/uidMappings/1/hostID: 5 to 5: the runtime's own user namespace"),
+        ([(0, 0, 1), (1, 5, 1)], "/linux/uidMappings/1/hostID: 5: the runtime's own user namespace"),
     ],
 )
 def test_ids_that_the_own_namespace_lacks(single: Container, lines: list[tuple[int, int, int]], words: str) -> None:

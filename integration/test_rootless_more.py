@@ -139,6 +139,19 @@ def nested(container: Container, script: str, *options: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("size", "words"), [(100, "several lines"), (70000, "does not have all of them")])
+def test_mapping_across_lines(mine: Container, leaks: Leaks, size: int, words: str) -> None:
+    """Two lines of the own map cannot become one mapping: the error says at which one, and what can be mapped [L6]."""
+    nested(mine, "true", "--map-auto")
+    entries = [{"containerID": 0, "hostID": 0, "size": size}]
+    mine.bundle.linux(uidMappings=entries, gidMappings=entries)
+    result = mine.create(check=False)
+    assert result.code != 0
+    assert f"/linux/uidMappings/0/hostID: 0 to {size - 1}: " in result.error and words in result.error
+    assert ("make it 2 mappings, of 0, 1 to 99" in result.error) == (size == 100)
+    leaks.check()
+
+
 @pytest.mark.parametrize(
     ("limit", "script"),
     [

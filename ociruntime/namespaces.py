@@ -45,8 +45,10 @@ _SECONDS_MAX = 9223372036  # kernel KTIME_SEC_MAX
 class Namespaces:
     """What the namespaces of one config come to.
 
-    clone_flags: CLONE_NEW* of the new ones, without cgroup (unshare_cgroup: after the final cgroup is joined) and
-    without time (new_time: unshared by the intermediate, which writes time_offsets before anyone lives in it).
+    clone_flags: CLONE_NEW* of the new ones, without cgroup (unshare_cgroup: after the final cgroup is joined), without
+    time (new_time: unshared by the intermediate, which writes time_offsets before anyone lives in it) and, where the
+    root of a new user namespace is another ID than the caller, without ipc (unshare_ipc: by that root, to whom the
+    directory of its mqueue belongs then).
     joins: (CLONE_NEW* flag, path, pointer) in join order.
     uid_ranges, gid_ranges: the mappings as (container ID, host ID, size); None when the config has none.
     deny_setgroups: an unprivileged writer must first write "deny" to /proc/PID/setgroups. groups_denied: nobody in the
@@ -64,12 +66,14 @@ class Namespaces:
         "time_offsets",
         "uid_ranges",
         "unshare_cgroup",
+        "unshare_ipc",
         "warnings",
     )
 
     def __init__(self) -> None:
         self.clone_flags = 0
         self.unshare_cgroup = False
+        self.unshare_ipc = False
         self.new_time = False
         self.joins: list[tuple[int, str, str]] = []
         self.time_offsets = b""
@@ -139,6 +143,9 @@ def lower(config: "dict[str, Any]", host: "Host") -> Namespaces:
         else:
             result.clone_flags |= flag
     _mappings(result, linux, pointers, host)
+    if result.new("user") and result.new("ipc") and result.container_root() != (host.euid, host.egid):
+        result.unshare_ipc = True
+        result.clone_flags &= ~plan.CLONE_NEWIPC
     result.time_offsets = _time_offsets(result, linux.get("timeOffsets") or {})
     return result
 
@@ -231,6 +238,12 @@ def not_joined(join: "tuple[int, str, str]", errno: int) -> StepError:
     flag, path, pointer = join
     hint = "the runtime is in this user namespace already" if flag == plan.CLONE_NEWUSER and errno == EINVAL else ""
     return StepError("cannot join the namespace", pointer=pointer, call="setns", errno=errno, path=path, hint=hint)
+
+
+def no_root(joins: "list[tuple[int, str, str]]") -> ConfigError:
+    """The error of a user namespace, among the entries of ``Namespaces.joins``, in which nobody can become root."""
+    _, path, pointer = joins[-1]  # the user namespace is the last of all
+    return ConfigError("the user namespace to join maps no root (0), or nothing yet", pointer=pointer, path=path)
 
 
 def check_joined(namespaces: Namespaces, uid_text: str, gid_text: str) -> "list[str]":

@@ -66,6 +66,17 @@ def test_new_namespaces(linux: dict[str, Any], flags: int, cgroup: bool, time: b
     assert result.warnings == []
 
 
+@pytest.mark.parametrize(
+    ("euid", "outside", "later"), [(0, 1000, True), (0, 0, False), (1000, 1000, False), (1000, 5000, True)]
+)
+def test_ipc_is_made_by_the_containers_root(euid: int, outside: int, later: bool) -> None:
+    maps = [mapping(0, outside, 10)]
+    linux = {**kinds("user", "ipc"), "uidMappings": maps, "gidMappings": maps}
+    result = namespaces.lower({"linux": linux}, Host(euid=euid, egid=euid))
+    assert result.unshare_ipc == later
+    assert bool(result.clone_flags & CLONE_NEWIPC) != later
+
+
 def test_joined_ones_come_with_the_user_namespace_last() -> None:
     every = ("user", "mount", "time", "pid", "network", "uts", "ipc", "cgroup")
     result = lower(kinds(*(f"{kind}=/ns/{kind}" for kind in every)))

@@ -5,7 +5,7 @@ and the words for what failed.
 """
 
 import posix
-from errno import EINVAL, EPERM, EPIPE
+from errno import EINVAL, ENOSPC, EPERM, EPIPE
 
 from ociruntime import hooks
 from ociruntime.errors import ConfigError, OCIError, StepError
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from ociruntime.shim.sync import Message
 
 FD_BATCH = 64
-# Kinds of ops whose EPERM and EINVAL refusals.hint() knows.
-_EXPLAINED = ("mount", "remount", "bind", "pin", "attr", "readonly", "mask")
+# Kinds of ops whose EPERM, EINVAL and ENOSPC refusals.hint() knows.
+_EXPLAINED = ("mount", "remount", "bind", "pin", "attr", "readonly", "mask", "unshare")
 
 
 class Child:
@@ -293,7 +293,7 @@ class Child:
             return failure
         if op.kind in ("mount", "remount") and message.call in ("fsopen", "fsconfig", "fsmount"):
             reason = f"cannot {op.kind} '{op.strings[1]!s}'"  # the object of these calls is a type or an option
-        if message.errno in (EPERM, EINVAL) and op.kind in _EXPLAINED:
+        if message.errno in (EPERM, EINVAL, ENOSPC) and op.kind in _EXPLAINED:
             from ociruntime.lifecycle import refusals
 
             hint = refusals.hint(op, message.call, message.errno)
@@ -303,6 +303,10 @@ class Child:
             from ociruntime.lifecycle import refusals
 
             reason, hint = refusals.device(message.call, message.errno)
+        elif op.kind == "credentials" and message.errno == EINVAL:
+            from ociruntime.lifecycle import refusals
+
+            return refusals.unmapped(op, message.call, path, self.pid)
         elif op.kind == "oom_score_adj" and message.errno == 13:  # EACCES
             hint = "less than the caller's own score needs CAP_SYS_RESOURCE on the host"
         elif op.kind in ("scheduler", "ioprio", "personality", "mempolicy"):

@@ -450,9 +450,11 @@ class _Creation:
         if message.detail == "oom_score_adj":
             pointer = "/process/oomScoreAdj"
             return StepError("", step="oom_score_adj", pointer=pointer, call=message.call, errno=message.errno)
+        joins = [entry for entry in self.spaces.joins if entry[0] & kinds]
         if message.call == "setns":
-            joins = [entry for entry in self.spaces.joins if entry[0] & kinds]
             return namespaces.not_joined(joins[message.value], message.errno)
+        if message.call == "setresuid":
+            return namespaces.no_root(joins)
         if "timens" in message.detail or message.detail == "time":
             pointer = "/linux/timeOffsets"
         if message.call == "clone3":
@@ -498,6 +500,10 @@ class _Creation:
             self.child.channel.go()
         elif point == SYNC_READY:
             self._phase("mounts, devices, root: done by the init process")
+            if self.facts.euid == 0 and self.spaces.has("user"):
+                from ociruntime.lifecycle import stdio
+
+                stdio.give(self.config.get("process") or {}, self.child.pid)
             self.child.ready(self.lowered.process, self.lowered.seccomp, self.runtime.seccomp_cache())
         elif point == SYNC_LISTENER:
             self.child.hand_over(self.lowered.seccomp, message.value2, self._document("creating"))

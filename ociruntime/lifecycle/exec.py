@@ -517,6 +517,10 @@ class _Execution:
                 from ociruntime import intel_rdt
 
                 intel_rdt.join(self.state.intel_rdt, child.pid)
+            if self.facts.euid == 0 and "user" in self.state.namespaces:
+                from ociruntime.lifecycle import stdio
+
+                stdio.give(self.process, child.pid)
             child.ready(self.who, self.filters, self.runtime.seccomp_cache())
         elif point == SYNC_CONSOLE:
             self.master = message.fds[0]

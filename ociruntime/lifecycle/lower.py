@@ -19,6 +19,7 @@ from ociruntime.mounts import lower as mounts
 from ociruntime.plan import (
     BIND_CONSOLE,
     CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
     CLONE_NEWNET,
     HOST_TREE,
     KEEP_GROUPS,
@@ -178,6 +179,8 @@ def lower(
         ops += files.propagation + files.rootfs + pins
         keep = spaces.groups_denied or process.keeps_groups(config)
         ops.append(op("become_root", "/linux/uidMappings", flags=KEEP_GROUPS if keep else 0))
+    if spaces.unshare_ipc:
+        ops.append(op("unshare", "/linux/namespaces", args=(CLONE_NEWIPC,)))
     ops.append(op("setsid"))
     if not no_new_keyring:
         ops.append(op("keyring", strings=(f"_ses.{container_id}",)))

@@ -2,6 +2,9 @@
 
 from errno import EINVAL, ENOENT, ENOSPC, EOVERFLOW, EPERM, EXDEV
 
+from ociruntime.errors import ConfigError
+from ociruntime.files import read_if_possible
+from ociruntime.namespaces import host_id, parse_map
 from ociruntime.plan import RECURSIVE
 
 TYPE_CHECKING = False
@@ -23,13 +26,15 @@ OWNERS = {
 # File systems that say themselves that user namespaces may mount them (FS_USERNS_MOUNT): an EPERM of these is another.
 FOR_USERS = ("tmpfs", "ramfs", "devpts", "overlay", "fuse", "binder", "bpf")
 
+LIMIT = "a limit of user.max_*_namespaces (or of nesting) is reached"
+
 
 def of_clone(error: "StepError", host: "Host", spaces: "Namespaces") -> "StepError":
     """The error of a start of the init process, with a pointer and a hint when it was about namespaces."""
     if error.call == "clone3" and not error.pointer:
         error.step, error.pointer = "namespaces", "/linux/namespaces"
         if error.errno == ENOSPC:
-            error.hint = "a limit of user.max_*_namespaces (or of nesting) is reached"
+            error.hint = LIMIT
         elif error.errno == EPERM and spaces.new("user"):
             error.hint = (
                 "a caller in a chroot, or whose own IDs are not mapped, cannot have a user namespace; some machines "
@@ -41,7 +46,9 @@ def of_clone(error: "StepError", host: "Host", spaces: "Namespaces") -> "StepErr
 
 
 def hint(op: "Op", call: str, errno: int) -> str:
-    """What to tell about a mount, bind or pin op that failed in this call; "" if there is nothing to tell."""
+    """What to tell about an op that failed in this call, a mount most often; "" if there is nothing to tell."""
+    if op.kind == "unshare":
+        return LIMIT if errno == ENOSPC else ""
     if op.kind == "remount":
         if call == "fspick" and errno == EINVAL:
             return "nothing is mounted there"
@@ -64,6 +71,26 @@ def hint(op: "Op", call: str, errno: int) -> str:
             return "the mount that holds it is unbindable, see mount_namespaces(7)"
         return "locked mounts: alone, the directory would show what is hidden by the mounts inside it; use rbind"
     return ""
+
+
+def unmapped(op: "Op", call: str, number: str, pid: int) -> ConfigError:
+    """The error of credentials with an ID that the user namespace of process pid does not have.
+
+    call: what said EINVAL; number: the ID, "" for a list of groups.
+    """
+    key = {"setgroups": "additionalGids", "setresgid": "gid"}.get(call, "uid")
+    pointer = f"{op.pointer}/{key}"
+    if call == "setgroups":
+        number = "one of the groups"
+        ranges = parse_map(read_if_possible(f"/proc/{pid}/gid_map").decode("ascii"))
+        packed = op.strings[0]
+        assert isinstance(packed, bytes)
+        for index in range(op.args[1]):
+            group = int.from_bytes(packed[4 * index : 4 * index + 4], "little")
+            if host_id(ranges, group) is None:
+                number, pointer = str(group), f"{pointer}/{index}"
+                break
+    return ConfigError(f"{number} is not mapped in the process's user namespace", pointer=pointer)
 
 
 def device(call: str, errno: int) -> "tuple[str, str]":

@@ -11,7 +11,7 @@ from errno import EPERM
 
 from ociruntime.errors import ConfigError, OCIError, StepError, UnsupportedError
 from ociruntime.files import read_if_possible
-from ociruntime.namespaces import host_id, map_text, parse_map
+from ociruntime.namespaces import map_text, parse_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,22 +55,41 @@ def _write_file(pid: int, name: str, text: str, pointer: str, host: "Host", rang
     except OSError as error:
         if error.errno == EPERM and ranges:
             _check_own(name, ranges, pointer)
-        hint = "the caller's own user namespace is not this process's to divide" if host.in_userns else ""
+        divide = host.in_userns and error.errno == EPERM
+        hint = "the caller's own user namespace is not this process's to divide" if divide else ""
         raise StepError(
             "cannot write the id map", pointer=pointer, call="write", errno=error.errno or 0, path=path, hint=hint
         ) from None
 
 
 def _check_own(name: str, ranges: "Ranges", pointer: str) -> None:
-    """The kernel only says EPERM: find the mapping whose host IDs the runtime's own user namespace does not have."""
-    own = parse_map(read_if_possible(f"/proc/self/{name}").decode("ascii"))
+    """The kernel only says EPERM: find the mapping whose host IDs are not in one line of the runtime's own map."""
+    own = sorted(parse_map(read_if_possible(f"/proc/self/{name}").decode("ascii")))
     for index, (_, outside, size) in enumerate(ranges):
-        if host_id(own, outside) is None or host_id(own, outside + size - 1) is None:
-            raise ConfigError(
-                f"{outside} to {outside + size - 1}: the runtime's own user namespace does not have all of them",
-                pointer=f"{pointer}/{index}/hostID",
-                errno=EPERM,
-            )
+        end = outside + size
+        pieces = [(max(outside, first), min(end, first + count)) for first, _, count in own]
+        pieces = [(first, after) for first, after in pieces if first < after]
+        if len(pieces) == 1 and pieces[0] == (outside, end):
+            continue
+        reason, hint = "does not have all of them", ""
+        if sum(after - first for first, after in pieces) == size:
+            reason = "has them in several lines of its map, and a mapping must be in one"
+            hint = f"make it {len(pieces)} mappings, of {_spans(pieces)}"
+        raise ConfigError(
+            f"{_span(outside, end)}: the runtime's own user namespace {reason}",
+            pointer=f"{pointer}/{index}/hostID",
+            errno=EPERM,
+            hint=hint,
+        )
+
+
+def _span(first: int, after: int) -> str:
+    return str(first) if after - first == 1 else f"{first} to {after - 1}"
+
+
+def _spans(pieces: "list[tuple[int, int]]") -> str:
+    shown = [_span(first, after) for first, after in pieces[:3]]
+    return ", ".join([*shown, "and so on"] if len(pieces) > 3 else shown)
 
 
 def find_helper(name: str) -> str:
@@ -133,7 +152,7 @@ def _refused(path: str, kind: str, ranges: "Ranges", pointer: str, printed: str,
     for index, (inside, outside, size) in enumerate(ranges):
         if f"[{inside}-{inside + size}) -> [{outside}-{outside + size}) not allowed" in printed:
             return ConfigError(
-                f"{outside} to {outside + size - 1}: not granted to user {posix.geteuid()} in /etc/sub{kind}",
+                f"{_span(outside, outside + size)}: not granted to user {posix.geteuid()} in /etc/sub{kind}",
                 pointer=f"{pointer}/{index}",
                 hint=f"what can be mapped: the own ID ({own}), and what lines of this user there grant",
             )

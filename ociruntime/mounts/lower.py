@@ -306,7 +306,7 @@ def _mount(context: _Context, mount: "dict[str, Any]", index: int) -> bool:
         # sysfs belongs to the network namespace: who does not own that may only see the host's
         attributes = _merged(options).attr()
         _add_bind(context, options, destination, at, "/sys", True, (attributes, attributes), plan.PLAIN_DIR)
-    elif kind == "proc" and context.namespaces.new("user") and not context.namespaces.has("pid"):
+    elif kind == "proc" and context.namespaces.has("user") and not context.namespaces.has("pid"):
         # the same with procfs and the PID namespace
         attributes = _merged(options).attr()
         flags = plan.PLAIN_DIR | plan.PROCFS_SOURCE
@@ -322,7 +322,10 @@ def _merged(options: "Options") -> "Options":
 
 
 def _foreign_network(namespaces: "Namespaces") -> bool:
-    return namespaces.new("user") and not namespaces.has("network")
+    """Whether the container's user namespace cannot own its network namespace: that is older, or the runtime's own."""
+    return not namespaces.new("network") and (
+        namespaces.new("user") or (namespaces.has("user") and not namespaces.has("network"))
+    )
 
 
 def _check_proc(destination: str, kind: str, known: bool, at: str) -> None:

@@ -44,17 +44,20 @@ Lower = Callable[..., Mounts]
 
 @pytest.fixture
 def lowered() -> Lower:
-    """lowered(config, host=..., kinds=...): Mounts of a config; kinds are its namespaces, when it names none itself."""
+    """lowered(config, host=..., kinds=...): Mounts of a config.
+
+    kinds: its namespaces ("pid", "network=/path"), when it names none itself.
+    """
 
     def run(
         config: dict[str, Any], *, host: Host | None = None, kinds: tuple[str, ...] = ("mount",), **more: Any
     ) -> Mounts:
-        linux = {"namespaces": [{"type": kind} for kind in kinds], **config.get("linux", {})}
+        spaces = [{"type": kind, "path": path} for kind, _, path in (entry.partition("=") for entry in kinds)]
+        linux = {"namespaces": spaces, **config.get("linux", {})}
         if "user" in kinds and "uidMappings" not in linux:
             linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
         config = {"root": {"path": "rootfs"}, **config, "linux": linux}
         facts = host or v2_host()
-        spaces = namespaces.lower(config, facts)
-        return lower.lower(config, facts, spaces, bundle="/bundle", is_dir=is_dir, **more)
+        return lower.lower(config, facts, namespaces.lower(config, facts), bundle="/bundle", is_dir=is_dir, **more)
 
     return run

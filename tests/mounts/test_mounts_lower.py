@@ -520,6 +520,9 @@ def test_sysfs_of_a_network_namespace_that_is_not_the_containers(lowered: Lower)
     assert one(lowered, entry, kinds=("mount", "user")) == bound(
         "/sys", "/sys", (3, 3, 0, 0), HOST_TREE | PLAIN_DIR, recursive=True
     )
+    assert one(lowered, entry, kinds=("mount", "user", "network=/n")).kind == "bind"
+    assert one(lowered, entry, kinds=("mount", "user=/u")).kind == "bind"
+    assert one(lowered, entry, kinds=("mount", "user=/u", "network=/n")).kind == "mount"
     assert one(lowered, entry, kinds=("mount", "user", "network")).kind == "mount"
     assert one(lowered, entry, kinds=("mount",)).kind == "mount"
 
@@ -529,6 +532,7 @@ def test_procfs_of_a_pid_namespace_that_is_not_the_containers(lowered: Lower) ->
     assert one(lowered, entry, kinds=("mount", "user")) == bound(
         "/proc", "/proc", (0, 0, 0, 0), HOST_TREE | PLAIN_DIR | PROCFS_SOURCE, recursive=True
     )
+    assert one(lowered, entry, kinds=("mount", "user=/u")).kind == "bind"
     assert one(lowered, entry, kinds=("mount", "user", "pid")).kind == "mount"
     assert one(lowered, entry, kinds=("mount",)).kind == "mount"
 
