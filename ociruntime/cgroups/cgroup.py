@@ -225,14 +225,13 @@ class Cgroup:
 
         Raises StateError.
         """
-        for path, line in ((self.paths.get(""), b"frozen 1"), (self.paths.get("freezer"), b"FROZEN")):
-            name = "freezer.state" if line == b"FROZEN" else "cgroup.events"
-            if path and line in files.read_or_empty(f"{path}/{name}").split(b"\n"):
-                raise StateError(
-                    f"a parent of the container's cgroup '{path}' is frozen",
-                    container_id=self.container_id,
-                    hint="thaw it, or choose another cgroupsPath" if self.container_id else "thaw it",
-                )
+        from ociruntime.cgroups import freezer
+
+        refusal = freezer.refusal(
+            self.paths, self.container_id, more=", or choose another cgroupsPath" if self.container_id else ""
+        )
+        if refusal is not None:
+            raise refusal
 
     def _made(self, directory: str, top: str) -> None:
         """Hook of create(): make a new or found directory fit for processes."""
@@ -477,6 +476,12 @@ class Cgroup:
     def thaw(self) -> None:
         """Let them run again. No cgroup, or none frozen, is fine. Raises StepError."""
         raise NotImplementedError
+
+    def let_die(self) -> None:
+        """Hook of kill() and of what else has sent SIGKILL: see to it that frozen processes die of it.
+
+        Raises StateError when that cannot be.
+        """
 
     def freezer_file(self) -> str:
         """The file that says whether the container is frozen, for the state; "" if there is none."""

@@ -173,8 +173,24 @@ class CgroupV1(Cgroup):
                 if not astray:
                     # SIGKILL does nothing to a frozen process until it is thawed.
                     self.thaw()
+                    self.let_die()
                     return
         self._kill_frozen()
+        self.let_die()
+
+    def let_die(self) -> None:
+        """See Cgroup. What is frozen from above is moved up for it: SIGKILL does nothing before the thaw."""
+        directory = self._freezer()
+        if not directory:
+            return
+        from ociruntime.cgroups import freezer
+
+        try:
+            freezer.let_die(directory)
+        except OSError as error:
+            refusal = freezer.refusal(self.paths, self.container_id, more="; then its processes die")
+            if refusal is not None:
+                raise refusal from error
 
     def _freezer(self) -> str:
         return self.paths.get("freezer", "")

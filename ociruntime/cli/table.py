@@ -98,7 +98,7 @@ COMMANDS: "dict[str, Command]" = {
             ("pidfd-socket", "", "value", "SOCKET", "AF_UNIX socket that gets a pidfd of it"),
             ("preserve-fds", "", "int", "N", "keep N file descriptors from 3 on open in it"),
             ("cgroup", "", "repeat", "PATH", "a cgroup below the container's; on cgroup v1 CONTROLLER[,...]:PATH"),
-            ("ignore-paused", "", "bool", "", "also in a paused container"),
+            ("ignore-paused", "", "bool", "", "also in a paused container: wait until it goes on"),
             ("no-subreaper", "", "bool", "", ""),
         ),
         (

@@ -6,7 +6,7 @@ from time import monotonic
 
 from ociruntime import hooks
 from ociruntime.errors import NotFoundError, StateError, StepError
-from ociruntime.lifecycle.kill import SIGKILL, send
+from ociruntime.lifecycle.kill import SIGKILL, cgroup_of, send
 from ociruntime.state import status
 from ociruntime.state.model import CorruptStateError, ForeignStateError, State
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ociruntime.state.store import StateDir
 
 KILL_TIMEOUT = 10.0
+LOOK_MS = 100
 
 
 def delete(runtime: "Runtime", container_id: str, *, force: bool = False) -> None:
@@ -115,14 +116,15 @@ def _kill_init(state: State) -> None:
             send(state.pid, state, SIGKILL)
         except StateError:
             return
-        if status.frozen(state.freezer):
-            from ociruntime.cgroups import manager
-
-            manager.from_state(state.cgroup).thaw()
         waiting = poll()
         waiting.register(pidfd, POLLIN)
         deadline = monotonic() + KILL_TIMEOUT
-        while not waiting.poll(max(0.0, deadline - monotonic()) * 1000):
+        if status.frozen(state.freezer):
+            cgroup_of(state).thaw()
+        while not waiting.poll(LOOK_MS):
+            # Something else may freeze it; and the first process of a PID namespace ends after all others.
+            if state.cgroup:
+                cgroup_of(state).let_die()
             if monotonic() >= deadline:
                 raise StepError(f"process {state.pid} is still alive 10 s after SIGKILL", step="kill")
     finally:

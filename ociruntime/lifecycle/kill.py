@@ -1,7 +1,9 @@
 """kill: a signal to the init process, or SIGKILL to all of a container without a PID namespace of its own."""
 
 import posix
+from time import sleep
 
+from ociruntime.cgroups import freezer
 from ociruntime.errors import StateError, StepError
 from ociruntime.state import status
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from ociruntime.state.model import State
 
 SIGKILL = 9
+# As long as SIGKILL waits for the end of a container that something else freezes, each of them 10 ms.
+DYING_ROUNDS = 100
 
 
 def kill(runtime: "Runtime", container_id: str, signal: int, *, everything: bool = False) -> None:
@@ -33,8 +37,21 @@ def kill(runtime: "Runtime", container_id: str, signal: int, *, everything: bool
     if not pid:
         raise _not_running(container_id, actual)
     send(pid, state, signal)
-    if signal == SIGKILL and actual == status.PAUSED:
-        _cgroup(state).thaw()  # on v1 a frozen process does not even die
+    if signal == SIGKILL:
+        if actual == status.PAUSED:
+            cgroup_of(state).thaw()  # on v1 a frozen process does not even die
+        if freezer.keeps_alive(state.freezer):
+            _see_it_die(state, pid)
+
+
+def _see_it_die(state: "State", pid: int) -> None:
+    """Something above the container's cgroup is frozen. The first of a PID namespace ends when all others have."""
+    cgroup = cgroup_of(state)
+    for _round in range(DYING_ROUNDS):
+        cgroup.let_die()
+        if not status.alive(pid, state.start_time, state.boot_id):
+            return
+        sleep(0.01)
 
 
 def send(pid: int, state: "State", signal: int) -> None:
@@ -66,7 +83,7 @@ def _not_running(container_id: str, actual: str) -> StateError:
     )
 
 
-def _cgroup(state: "State") -> "Cgroup":
+def cgroup_of(state: "State") -> "Cgroup":
     from ociruntime.cgroups import manager
 
     return manager.from_state(state.cgroup)
@@ -74,7 +91,7 @@ def _cgroup(state: "State") -> "Cgroup":
 
 def _kill_cgroup(state: "State") -> bool:
     """Kill all of the cgroup; False when there is none (any more)."""
-    cgroup = _cgroup(state)
+    cgroup = cgroup_of(state)
     if not cgroup.exists():
         return False
     cgroup.kill()
@@ -83,7 +100,7 @@ def _kill_cgroup(state: "State") -> bool:
 
 def _signal_all(state: "State", signal: int) -> bool:
     """Signal all of the cgroup; False when there is none (any more)."""
-    cgroup = _cgroup(state)
+    cgroup = cgroup_of(state)
     if not cgroup.exists():
         return False
     if signal == SIGKILL:

@@ -11,11 +11,14 @@ import posix
 from select import POLLIN, poll
 
 from ociruntime import hooks
+from ociruntime.cgroups import freezer
 from ociruntime.errors import HookError, OCIError, StateError, StepError
 from ociruntime.state import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ociruntime.lifecycle.runtime import Runtime
     from ociruntime.log import Log
     from ociruntime.notify_socket import Proxy
@@ -54,6 +57,10 @@ def start(
             raise StateError(_REFUSED[actual], container_id=container_id, expected=(status.CREATED,), actual=actual)
         if not state.startable:
             raise StateError("the config has no process to start", container_id=container_id, actual=actual)
+        paths: Any = state.cgroup.get("paths") or {}
+        frozen = freezer.refusal(paths, container_id)
+        if frozen is not None:
+            raise frozen  # the init process would not hear of it, and nothing would take it back
         notify = _notify(runtime, directory, pid, notify_socket) if notify_socket else None
         if state.hooks:
             from ociruntime.shim import spawn as _spawn  # noqa: F401 - or fail now, before the program runs
