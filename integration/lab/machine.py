@@ -26,6 +26,8 @@ CMDLINE = (
     "console=ttyS0 root=/dev/vda mitigations=off nokaslr random.trust_cpu=on cryptomgr.notests nowatchdog audit=0 "
     "net.ifnames=0 rcupdate.rcu_expedited=1 quiet"
 )
+# A kernel that has failed often goes on in part, and the test waits for ever: with -no-reboot, qemu ends instead.
+FAIL_SOON = "echo 1 >/proc/sys/kernel/panic_on_oops; echo -1 >/proc/sys/kernel/panic"
 
 Sink = Callable[[str, bytes], None]
 
@@ -156,7 +158,7 @@ class Machine:
     def _wait_for_agent(self, until: float) -> None:
         """The guest is there when a command ends well. What is sent before the port is open is kept for it."""
         try:
-            self.run(["true"], timeout=max(1, until - time.monotonic()))
+            self.run(["sh", "-c", FAIL_SOON], timeout=max(1, until - time.monotonic()))
         except LabError as error:
             raise LabError(f"the guest does not answer: {error}: {self.logs()}") from error
 

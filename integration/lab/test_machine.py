@@ -52,10 +52,12 @@ def test_guest(machine: Machine) -> None:
 
 
 def test_forgets(machine: Machine, built: Image) -> None:
-    """Each machine begins as the image is."""
+    """Each machine begins as the image is. One whose kernel fails ends at once, with the kernel's words."""
     machine.run(["touch", "/root/trace"])
     with Machine(built) as other:
         assert other.run(["test", "-e", "/root/trace"]).status == 1
+        with pytest.raises(LabError, match="(?s)the machine is gone.*Kernel panic"):
+            other.run(["sh", "-c", "echo c >/proc/sysrq-trigger"])
     assert machine.run(["test", "-e", "/root/trace"]).status == 0
 
 
