@@ -11,7 +11,7 @@ import errno
 import posix
 import struct
 from sys import modules
-from time import monotonic
+from time import monotonic, sleep
 
 from jeepney.low_level import Endianness, Header, HeaderFields, Message, MessageType, Parser
 
@@ -33,6 +33,8 @@ JOB = 30.0
 _SYSTEM = "unix:path=/run/dbus/system_bus_socket"
 _SYSTEMD = "org.freedesktop.systemd1"
 _DBUS = "org.freedesktop.DBus"
+_NO_REPLY = f"{_DBUS}.Error.NoReply"
+_PAUSE = 0.05
 _MATCH = f"type='signal',sender='{_SYSTEMD}',interface='{_SYSTEMD}.Manager',member='JobRemoved'"
 _MAX_LINE = 4096
 # What jeepney raises for a value that is not of its type, and for bytes that are no message.
@@ -57,13 +59,14 @@ _MANAGER_PROPERTIES = _Interface(_SYSTEMD, _MANAGER.path, _PROPERTIES)
 
 
 class _Sent:
-    """A call whose answer is awaited. deadline: of the answer, by the monotonic clock."""
+    """A call whose answer is awaited. deadline: of the answer, by the monotonic clock. what: to send it again."""
 
-    __slots__ = ("deadline", "method", "serial")
+    __slots__ = ("deadline", "method", "serial", "what")
 
-    def __init__(self, serial: int, method: str) -> None:
+    def __init__(self, serial: int, method: str, what: "tuple[_Interface, str, str, Sequence[Any]]") -> None:
         self.serial = serial
         self.method = method
+        self.what = what
         self.deadline = monotonic() + CALL
 
 
@@ -323,7 +326,7 @@ class Systemd:
             self._unsent += Message(header, tuple(body)).serialise(serial=self._serial)
         except _UNFIT as error:
             raise self._failure(method, f"the message cannot be made: {error}") from None
-        return _Sent(self._serial, method)
+        return _Sent(self._serial, method, (target, method, signature, body))
 
     def _flush(self, sent: _Sent) -> None:
         data, self._unsent = self._unsent, b""
@@ -339,6 +342,22 @@ class Systemd:
                 self._name = str(body[0])
 
     def _answer(self, sent: _Sent) -> "Any":
+        """The answer to a call.
+
+        systemd drops its connection, and what it has been asked, when it executes itself anew (daemon-reexec, as each
+        of its updates does): until it is back it is asked again, unless the same twice is not the same as once.
+        """
+        while True:
+            try:
+                return self._once(sent)
+            except DBusError as error:
+                if error.name != _NO_REPLY or sent.method == "StartTransientUnit" or monotonic() > sent.deadline:
+                    raise
+            sleep(_PAUSE)
+            deadline, sent = sent.deadline, self._post(*sent.what)
+            sent.deadline = deadline
+
+    def _once(self, sent: _Sent) -> "Any":
         """Wait for the answer to a call; what else comes before it is kept."""
         self._flush(sent)
         method, late = sent.method, f"no answer about unit '{self._unit}' within {CALL:g} s"

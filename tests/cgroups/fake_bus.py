@@ -112,7 +112,7 @@ class FakeBus:
         self.calls.append((method, message.body))
         if method == self.hang_up:
             return False
-        answer = self.answers.get(method, _default(method))
+        answer = self.answers.get(method, default(method))
         if answer is None:
             return True
         starts = method in ("StartTransientUnit", "StopUnit")
@@ -133,7 +133,8 @@ class FakeBus:
         return True
 
 
-def _default(method: str) -> Callable[[Any], Any]:
+def default(method: str) -> Callable[[Any], Any]:
+    """What a method is answered with when nothing else is said."""
     if method == "Get":
         return lambda body: ("v", (("s", "252.39-1~deb12u2" if body[1] == "Version" else ""),))
     if method in ("StartTransientUnit", "StopUnit"):

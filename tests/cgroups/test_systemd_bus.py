@@ -13,6 +13,7 @@ from ociruntime.cgroups import dbus
 from ociruntime.cgroups.dbus import DBusError, Systemd
 from ociruntime.cgroups.systemd_properties import Property
 from ociruntime.errors import StepError, UnsupportedError
+from tests.cgroups import fake_bus
 from tests.cgroups.fake_bus import JOB, SYSTEMD, FakeBus, RefusalError
 
 UNIT = "web.scope"
@@ -110,6 +111,46 @@ def test_a_start_is_waited_for_later(bus: FakeBus) -> None:
         waiting.set()
         systemd.end_start()
     assert bus.methods() == ["StartTransientUnit"]
+
+
+@pytest.mark.parametrize("method", ["Get", "SetUnitProperties", "StopUnit", "ResetFailedUnit"])
+def test_a_manager_that_executes_itself_anew(bus: FakeBus, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """What it was asked in that moment is lost, and asked again [D11]."""
+    monkeypatch.setattr(dbus, "_PAUSE", 0)
+    usual, lost = bus.answers.get(method, fake_bus.default(method)), [1, 2]
+    assert usual
+
+    def lose(body: Any) -> Any:
+        if lost:
+            lost.pop()
+            raise RefusalError("org.freedesktop.DBus.Error.NoReply", "Message recipient disconnected")
+        return usual(body)
+
+    bus.answers[method] = lose
+    with connect(bus) as systemd:
+        assert systemd.facts() == ("252.39-1~deb12u2", "")
+        systemd.set_properties(PROPERTIES)
+        systemd.stop()
+    assert len(bus.bodies(method)) == {"Get": 5}.get(method, 3)
+    assert len({repr(body) for body in bus.bodies(method)}) == {"Get": 2}.get(method, 1)
+
+
+def test_a_manager_that_does_not_come_back(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start is not asked for twice, and all else not for ever [D11]."""
+
+    def lose(_: Any) -> Any:
+        raise RefusalError("org.freedesktop.DBus.Error.NoReply", "Message recipient disconnected")
+
+    monkeypatch.setattr(dbus, "_PAUSE", 0)
+    bus.answers["StartTransientUnit"] = bus.answers["StopUnit"] = lose
+    with connect(bus) as systemd:
+        with pytest.raises(DBusError, match="recipient disconnected"):
+            systemd.start(PROPERTIES)
+        assert len(bus.bodies("StartTransientUnit")) == 1
+        monkeypatch.setattr(dbus, "CALL", 0.1)
+        with pytest.raises(StepError):
+            systemd.stop()
+    assert len(bus.bodies("StopUnit")) > 1
 
 
 @pytest.mark.parametrize("result", ["failed", "canceled", "timeout", "dependency"])
