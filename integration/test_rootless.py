@@ -7,6 +7,7 @@ import select
 import shutil
 import signal
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 
 from integration.lib import host, rootless
 from integration.lib.bundle import Bundle
-from integration.lib.container import Container
+from integration.lib.container import Container, wait_until
+from integration.lib.leaks import Leaks
 from integration.lib.probe import mount_at
 from integration.lib.rootless import SUBIDS, User
 from integration.lib.runtime import Runtime
@@ -125,6 +127,28 @@ def test_helper_without_privilege(mine: Container, tmp_path: Path, helper: str) 
     assert result.code != 0
     assert f"/linux/{helper[3:6]}Mappings: '/usr/bin/{helper}': has not written the map" in result.error
     assert "setuid root" in result.error
+
+
+@pytest.mark.ours_only("others leave a half-made container for delete to remove")
+@pytest.mark.parametrize("helper", ["newuidmap", "newgidmap"])
+def test_helper_that_takes_its_time(mine: Container, alice: User, leaks: Leaks, tmp_path: Path, helper: str) -> None:
+    """A signal that asks create to give up ends a helper that waits (for a directory service, say), too [K1, L6]."""
+    copy, mark = tmp_path / helper, alice.home / "mark"
+    copy.write_text(f"#!/bin/sh\necho x >{mark}\nexec sleep 60\n")
+    copy.chmod(0o755)
+    script = f'mount --bind {copy} /usr/bin/{helper} && exec "$@"'
+    mine.runtime.prefix = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *mine.runtime.prefix]
+    mine.bundle.write()
+    process = mine.runtime.spawn("create", "--bundle", str(mine.bundle.path), mine.id, stderr=subprocess.PIPE)
+    try:
+        wait_until(mark.exists, what="the helper")
+        process.terminate()
+        error = process.communicate(timeout=30)[1]
+        assert process.returncode == 128 + signal.SIGTERM and b"interrupted by signal 15" in error
+    finally:
+        process.kill()
+        mark.unlink(missing_ok=True)
+    leaks.check()
 
 
 @pytest.mark.parametrize("name", ["alice", "carol"])

@@ -248,13 +248,13 @@ def _try_one(
             posix.close(directory)
     try:
         try:
-            output, in_time = _follow(reader, pidfd, hook.get("timeout") or 0, held)
+            output, in_time = follow(reader, pidfd, hook.get("timeout") or 0, held)
         except (SignalError, OSError):
-            _kill_group(pid)
+            kill_group(pid)
             _wait(pid)
             raise
         if not in_time:
-            _kill_group(pid)
+            kill_group(pid)
         status = _wait(pid)
     finally:
         posix.close(reader)
@@ -273,7 +273,8 @@ def _wait(pid: int) -> int:
         return 0xFF00  # the caller ignores SIGCHLD, so the kernel has thrown the status away: not known to be good
 
 
-def _kill_group(pid: int) -> None:
+def kill_group(pid: int) -> None:
+    """SIGKILL for a process that run_process() has given a session, and for all in its group."""
     for target in (-pid, pid):
         try:
             posix.kill(target, 9)
@@ -281,10 +282,10 @@ def _kill_group(pid: int) -> None:
             pass
 
 
-def _follow(reader: int, pidfd: int, timeout: int, held: "Held | None" = None) -> "tuple[bytes, bool]":
-    """Collect output until the process is gone, or timeout seconds (0.
+def follow(reader: int, pidfd: int, timeout: int, held: "Held | None" = None) -> "tuple[bytes, bool]":
+    """Collect output until the process is gone, or timeout seconds (0: no limit) are over: (output, it ended in time).
 
-    No limit) are over: (output, it ended in time).
+    Raises SignalError when one of the held signals has come; the process is the caller's to end, then as after False.
     """
     output = b""
     waiting = poll()

@@ -382,7 +382,7 @@ class _Creation:
         if spaces.new("user"):
             from ociruntime.lifecycle import user_maps
 
-            user_maps.write(child.pid, spaces, self.facts)
+            user_maps.write(child.pid, spaces, self.facts, self.held)
 
     def _cgroup_fd(self) -> int:
         path = self.cgroup.clone_directory()

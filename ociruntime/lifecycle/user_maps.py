@@ -17,17 +17,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ociruntime.host import Host
     from ociruntime.namespaces import Namespaces, Ranges
+    from ociruntime.shim.calls import Held
 
 # Never the caller's PATH: what is found there gets to say which IDs the container has.
 PLACES = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/local/sbin")
-_OUTPUT_KEPT = 4096
 
 
-def write(pid: int, spaces: "Namespaces", host: "Host") -> None:
-    """Write both maps of the process pid, which waits meanwhile.
+def write(pid: int, spaces: "Namespaces", host: "Host", held: "Held | None" = None) -> None:
+    """Write both maps of the process pid, which waits meanwhile. held: signals that end a helper that takes its time.
 
     Raises ConfigError at the mapping that the caller has no right to, UnsupportedError when a helper is missing,
-    StepError.
+    StepError, SignalError.
     """
     if spaces.deny_setgroups:
         _write_file(pid, "setgroups", "deny", "/linux/gidMappings", host, ())
@@ -36,7 +36,7 @@ def write(pid: int, spaces: "Namespaces", host: "Host") -> None:
         if host.euid == 0 or only_own(ranges, own):
             _write_file(pid, f"{kind}_map", map_text(ranges), pointer, host, ranges)
         else:
-            _give(pid, kind, ranges, pointer, own)
+            _give(pid, kind, ranges, pointer, own, held)
 
 
 def only_own(ranges: "Ranges", own: int) -> bool:
@@ -103,7 +103,7 @@ def find_helper(name: str) -> str:
     return ""
 
 
-def _give(pid: int, kind: str, ranges: "Ranges", pointer: str, own: int) -> None:
+def _give(pid: int, kind: str, ranges: "Ranges", pointer: str, own: int, held: "Held | None") -> None:
     """Let the helper write the map, and look whether it has: all lines, no less."""
     name = f"new{kind}map"
     path = find_helper(name)
@@ -115,13 +115,14 @@ def _give(pid: int, kind: str, ranges: "Ranges", pointer: str, own: int) -> None
             hint="install it (package uidmap), or map one ID only",
         )
     words = [str(number) for mapping in ranges for number in mapping]
-    printed = _run(path, [name, str(pid), *words], pointer)
+    printed = _run(path, [name, str(pid), *words], pointer, held)
     if len(parse_map(read_if_possible(f"/proc/{pid}/{kind}_map").decode("ascii"))) != len(ranges):
         raise _refused(path, kind, ranges, pointer, printed, own)
 
 
-def _run(path: str, argv: "list[str]", pointer: str) -> str:
+def _run(path: str, argv: "list[str]", pointer: str, held: "Held | None") -> str:
     """Run a helper to its end: what it has printed."""
+    from ociruntime.hooks import follow, kill_group
     from ociruntime.shim.spawn import run_process
 
     reader, writer = posix.pipe2(posix.O_CLOEXEC)
@@ -132,16 +133,17 @@ def _run(path: str, argv: "list[str]", pointer: str) -> str:
             raise StepError("cannot be executed", pointer=pointer, errno=error.errno, path=path) from None
         finally:
             posix.close(writer)
-        output = b""
-        data = posix.read(reader, _OUTPUT_KEPT)
-        while data:
-            output = (output + data)[:_OUTPUT_KEPT]
-            data = posix.read(reader, _OUTPUT_KEPT)
         try:
-            posix.waitpid(pid, 0)
-        except ChildProcessError:
-            pass  # the caller ignores SIGCHLD
-        posix.close(pidfd)
+            output, _ = follow(reader, pidfd, 0, held)
+        except BaseException:
+            kill_group(pid)
+            raise
+        finally:
+            posix.close(pidfd)
+            try:
+                posix.waitpid(pid, 0)
+            except ChildProcessError:
+                pass  # the caller ignores SIGCHLD
     finally:
         posix.close(reader)
     return output.decode("utf-8", "replace").strip()
