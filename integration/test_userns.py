@@ -120,6 +120,17 @@ def test_no_namespace_beside_a_joined_one(
     assert mount.type == {"/sys": "sysfs", "/proc": "proc"}[point]
 
 
+def test_sysctl_with_the_pids_of_the_host(container: Container) -> None:
+    """A sysctl can be set where no new procfs can be had, as toolboxes ask for it [L13]."""
+    container.bundle.user_namespace()
+    container.bundle.drop_namespace("pid")
+    container.bundle.drop_mount("/proc")
+    container.bundle.mount("/proc", "/proc", "rbind")
+    container.bundle.linux(sysctl={"net.ipv4.ping_group_range": "0 7"}, maskedPaths=None, readonlyPaths=None)
+    (read,) = container.probe("read /proc/sys/net/ipv4/ping_group_range")
+    assert read["data"].split() == ["0", "7"]
+
+
 @pytest.mark.ours_only("pointer and words of the error")
 @pytest.mark.parametrize(
     ("user", "field", "number"),

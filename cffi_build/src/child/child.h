@@ -35,6 +35,7 @@ struct child {
     int hook_stderr;
     struct kept *kept;   /* mounts that a later OP_ATTR finishes */
     struct kept *pinned; /* trees for OP_BIND, in their order */
+    bool proc_callers;   /* proc is the caller's: that of another PID namespace, or a part of it is hidden */
     bool pivoted;        /* host paths cannot be named any more */
     char *const *argv;
     char *const *envp;

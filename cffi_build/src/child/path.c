@@ -275,6 +275,7 @@ static int callers_proc(struct child *c, int refused)
         return refused;
     }
     tree = sys_open_tree((int)fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+    c->proc_callers = true;
     if (tree < 0) /* without a mount namespace of our own nothing is out of reach anyway */
         return (int)fd;
     sys_close((int)fd);
@@ -293,8 +294,12 @@ int own_proc(struct child *c)
 
 int own_proc_full(struct child *c)
 {
-    if (c->proc_full < 0)
-        c->proc_full = mount_proc(c, false);
+    if (c->proc_full < 0) {
+        int ret = mount_proc(c, false);
+        if (ret == -EPERM && c->proc_callers) /* sysctls are those of whoever opens them, on any procfs */
+            return c->proc;
+        c->proc_full = ret;
+    }
     return c->proc_full;
 }
 
