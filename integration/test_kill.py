@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -112,6 +113,36 @@ def test_without_a_pid_namespace_everything_dies(container: Container, flags: li
     assert len(members) >= 5
     container.kill("KILL", flags=flags)
     wait_until(lambda: not any(alive(pid) for pid in members), "end of all processes")
+
+
+@pytest.mark.ours_only("K6: what the container has frozen itself")
+@pytest.mark.requires("v1:freezer")
+@pytest.mark.parametrize(
+    ("command", "pid_namespace"),
+    [(["kill", "{}", "KILL"], True), (["kill", "{}", "KILL"], False), (["kill", "--all", "{}", "KILL"], False),
+     (["delete", "--force", "{}"], True), (["delete", "--force", "{}"], False)],
+)  # fmt: skip
+def test_frozen_sub_cgroup(container: Container, command: list[str], pid_namespace: bool) -> None:
+    """A process frozen by cgroup v1 does not die before it is thawed; a container that may make cgroups can freeze a
+    part of itself, and ends all the same [K6, D4, D5].
+    """
+    if not pid_namespace:
+        container.bundle.drop_namespace("pid")
+    container.begin("fork 1", "pause")
+    members = _members(container)
+    own = Path(host.cgroup_mounts()["freezer"] + container.bundle.config["linux"]["cgroupsPath"])
+    below = own / "below"
+    below.mkdir()
+    user = (own / "freezer.state").stat()
+    os.chown(below / "freezer.state", user.st_uid, user.st_gid)
+    (below / "cgroup.procs").write_text(str(next(pid for pid in members if pid != container.pid)))
+    (below / "freezer.state").write_text("FROZEN")
+    try:
+        container.runtime(*(word.format(container.id) for word in command)).ok()
+        wait_until(lambda: not any(alive(pid) for pid in members), "end of all processes", 5)
+    finally:
+        if below.exists():
+            (below / "freezer.state").write_text("THAWED")
 
 
 def _members(container: Container) -> list[int]:

@@ -1,10 +1,11 @@
-"""What freezes a container that nobody has paused: a cgroup above its own.
+"""What freezes a container that nobody has paused: a cgroup above its own, or one below that it has frozen itself.
 
 On cgroup v2 SIGKILL ends frozen processes. On v1 they die when they are thawed, or when they are moved to a cgroup
 that is not frozen: they run no instruction of their program there.
 Source: kernel admin-guide cgroup-v1/freezer-subsystem ("parent_freezing"), cgroup-v2 ("cgroup.freeze").
 """
 
+import posix
 from errno import ENODEV, ENOENT, ESRCH
 
 from ociruntime.errors import StateError
@@ -57,6 +58,18 @@ def refusal(paths: "dict[str, str]", container_id: str, more: str = "") -> "Stat
 def keeps_alive(file: str) -> bool:
     """Tell whether SIGKILL has to wait for a thaw. file: that of ``State.freezer``."""
     return file.endswith("/freezer.state") and read_if_possible(file).strip() not in (b"", b"THAWED")
+
+
+def may_keep_alive(file: str) -> bool:
+    """The same, or the container may have frozen a sub-cgroup of its own. file: that of ``State.freezer``."""
+    if keeps_alive(file):
+        return True
+    directory, _, name = file.rpartition("/")
+    try:
+        # A sub-cgroup is one link more.
+        return name == "freezer.state" and posix.stat(directory).st_nlink > 2
+    except OSError:
+        return False
 
 
 def let_die(directory: str) -> None:

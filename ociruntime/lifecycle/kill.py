@@ -40,12 +40,12 @@ def kill(runtime: "Runtime", container_id: str, signal: int, *, everything: bool
     if signal == SIGKILL:
         if actual == status.PAUSED:
             cgroup_of(state).thaw()  # on v1 a frozen process does not even die
-        if freezer.keeps_alive(state.freezer):
+        if freezer.may_keep_alive(state.freezer):
             _see_it_die(state, pid)
 
 
 def _see_it_die(state: "State", pid: int) -> None:
-    """Something above the container's cgroup is frozen. The first of a PID namespace ends when all others have."""
+    """Something above or below the container's cgroup is frozen. The first of a PID namespace ends after all others."""
     cgroup = cgroup_of(state)
     for _round in range(DYING_ROUNDS):
         cgroup.let_die()

@@ -115,3 +115,15 @@ def test_no_place_for_the_dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         assert "then its processes die" in caught.value.hint
     else:
         manager.from_state(saved).let_die()
+
+
+def test_sub_cgroups_may_keep_alive(tmp_path: Path) -> None:
+    own = level(tmp_path / "own", freezer_state="THAWED", cgroup_freeze="0")
+    if own.stat().st_nlink != 2:
+        pytest.skip("this file system does not count directories as links")
+    assert not freezer.may_keep_alive(f"{own}/freezer.state")
+    level(own / "below", freezer_state="FROZEN")
+    assert freezer.may_keep_alive(f"{own}/freezer.state")
+    assert not freezer.may_keep_alive(f"{own}/cgroup.freeze")
+    assert not freezer.may_keep_alive("")
+    assert not freezer.may_keep_alive(f"{tmp_path}/gone/freezer.state")
