@@ -175,7 +175,7 @@ def test_cgroup_that_is_gone(container: Container) -> None:
     for verb in (["pause"], ["ps"], ["events", "--stats"]):
         result = container.command(*verb)
         assert result.code != 0, verb
-        assert "cgroup" in result.error
+        assert "cgroup has gone" in result.error
         assert not result.out
     result = container.command("update", "--pids-limit", "5")
     assert result.code != 0

@@ -88,6 +88,52 @@ def test_one_sub_cgroup_for_all_v1(running: Container, give: Give) -> None:
                 (place / "sub").rmdir()
 
 
+@pytest.mark.ours_only("D4: a frozen sub-cgroup is refused; runc and crun wait for ever")
+@pytest.mark.requires("v1:freezer")
+def test_frozen_sub_cgroup_v1(running: Container, give: Give) -> None:
+    """A process would never begin in a sub-cgroup that is frozen: exec fails at once, and says why [D4]."""
+    place = own_directories(running)["freezer"] / "sub"
+    place.mkdir()
+    give(place)
+    try:
+        (place / "freezer.state").write_text("FROZEN")
+        result = running.execute("echo ran", flags=["--cgroup", "freezer:sub"], timeout=20)
+        assert (result.code, result.out) == (255, b"")
+        assert f"frozen its cgroup '{place}'" in result.error
+        assert running.execute("exit 4").code == 4
+    finally:
+        place.rmdir()
+
+
+@pytest.mark.ours_only("D4: a frozen sub-cgroup is refused; runc and crun wait for ever")
+@pytest.mark.requires("v2")
+def test_frozen_sub_cgroup_v2(
+    new_container: Callable[..., Container], runtime: Tested, v2_prefix: list[str], give: Give
+) -> None:
+    """The same on v2, also where exec follows init into a sub-cgroup [D4]."""
+    container = new_container(at=runtime.within(v2_prefix))
+    container.begin("pause")
+    mine = Path(host.cgroup_mounts()[""], CGROUP_PREFIX, container.id)
+    place = mine / "sub"
+    place.mkdir()
+    give(place)
+    try:
+        (place / "cgroup.procs").write_text(str(container.pid))
+        (place / "cgroup.freeze").write_text("1")
+        wait_until(lambda: "frozen 1" in (place / "cgroup.events").read_text())
+        ways = [["--cgroup", "sub"]]
+        controllers = (mine / "cgroup.controllers").read_text().split()
+        if controllers:
+            (mine / "cgroup.subtree_control").write_text(f"+{controllers[0]}")
+            ways.append([])
+        for flags in ways:
+            result = container.execute("echo ran", flags=flags, timeout=20)
+            assert (result.code, result.out) == (255, b"")
+            assert "has frozen its cgroup" in result.error
+    finally:
+        container.delete("--force")
+
+
 @pytest.mark.requires("v2")
 def test_sub_cgroup_v2(
     new_container: Callable[..., Container], runtime: Tested, v2_prefix: list[str], give: Give

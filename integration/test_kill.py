@@ -145,6 +145,24 @@ def test_frozen_sub_cgroup(container: Container, command: list[str], pid_namespa
             (below / "freezer.state").write_text("THAWED")
 
 
+@pytest.mark.ours_only("D17: a container below another one")
+@pytest.mark.requires("v1:freezer")
+@pytest.mark.parametrize("command", [["kill", "{}", "KILL"], ["delete", "--force", "{}"]])
+def test_frozen_container_below(
+    container: Container, new_container: Callable[..., Container], command: list[str]
+) -> None:
+    """What is frozen below the container's cgroup and does not die with it stays frozen: another container [D17]."""
+    container.begin("pause")
+    other = new_container()
+    other.bundle.linux(cgroupsPath=container.bundle.config["linux"]["cgroupsPath"] + "/below")
+    other.begin("pause")
+    other.command("pause").ok()
+    container.runtime(*(word.format(container.id) for word in command))
+    assert container.wait() == 137
+    assert other.state()["status"] == "paused"
+    other.delete("--force")
+
+
 def _members(container: Container) -> list[int]:
     top = host.cgroup_mounts().get("pids", host.cgroup_mounts().get("", ""))
     found = []

@@ -411,6 +411,18 @@ def test_a_limit_below_what_is_in_use(container: Container) -> None:
     assert container.state()["status"] == "running"
 
 
+@pytest.mark.requires("v1:memory")
+@pytest.mark.ours_only("B4: runc and crun set the limit when init is there, and say that it is too low")
+def test_no_memory_to_say_why(container: Container, leaks: Leaks) -> None:
+    """Where init gets no memory, and is not killed for it either, it cannot even report: the error says so [B1, B4]."""
+    container.bundle.linux(resources={"memory": {"limit": 4096, "disableOOMKiller": True}})
+    result = container.create(check=False)
+    assert result.code == 1
+    assert "memory" in result.error
+    leaks.check()
+
+
+
 def test_memory_hog(container: Container) -> None:
     """A program that takes more memory than it may is killed, at its limit [B1]."""
     anywhere("memory")

@@ -107,6 +107,12 @@ class Cgroup:
         directory = self._process_directory()
         return bool(directory) and files.exists(directory) and self.is_ours()
 
+    def check_there(self) -> None:
+        """Refuse a cgroup that the container had once. Raises StepError."""
+        directory = self._process_directory()
+        if directory and not files.exists(directory):
+            raise StepError(files.GONE, step="cgroup", errno=ENOENT, path=directory, hint=files.GONE_HINT)
+
     def is_ours(self) -> bool:
         """False when the cgroup in this place is one that our create() has not finished: it was killed before, or
         another container has the place now.

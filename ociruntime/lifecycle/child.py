@@ -343,15 +343,17 @@ class Child:
                     message = self.channel.receive(0)
             except StepError:
                 return error  # nothing was said: it lives, and our message was at fault
-        outcome = ""
+        outcome = hint = ""
         if self.pidfd >= 0:
             _, code = _kill_and_reap(self.pid, self.take_pidfd())
             outcome = f": {hooks.outcome(code)}"
+            if code == 1 << 8:
+                hint = "it had no memory to say why: see the limit of its cgroup, and disableOOMKiller"
         if self.cgroup is not None and self.cgroup.oom_kills():
             return StepError(
                 "container init was OOM-killed (memory limit too low?)", pointer="/linux/resources/memory/limit"
             )
-        return StepError(f"the {self.what} died{outcome}", step="init")
+        return StepError(f"the {self.what} died{outcome}", step="init", hint=hint)
 
 
 def _kill_and_reap(pid: int, pidfd: int) -> "tuple[int, int]":

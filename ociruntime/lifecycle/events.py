@@ -37,7 +37,9 @@ ENDING = 0.1
 def stats(runtime: "Runtime", container_id: str) -> "dict[str, Any]":
     """See ``Runtime.stats``."""
     state = _running(runtime, container_id)
-    if not manager.from_state(state.cgroup).exists():
+    cgroup = manager.from_state(state.cgroup)
+    if not cgroup.exists():
+        cgroup.check_there()
         raise UnsupportedError(
             "counting what a container uses",
             "a cgroup, and the container has none",

@@ -386,6 +386,7 @@ class _Execution:
             return
         failure: OCIError | None = None
         for path in candidates:
+            self._check_thawed(path + "/cgroup.events", b"frozen 1")
             try:
                 fd = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
             except OSError as error:
@@ -407,6 +408,15 @@ class _Execution:
                 posix.close(fd)
         if failure is not None:
             raise failure
+
+    def _check_thawed(self, path: str, line: bytes) -> None:
+        """Refuse a sub-cgroup that the container has frozen itself: the process would never begin."""
+        if not self.request.ignore_paused and line in read_if_possible(path).split(b"\n"):
+            raise StateError(
+                f"the container has frozen its cgroup '{path.rpartition('/')[0]}'",
+                container_id=self.request.container_id,
+                hint="thaw it, or choose another one with --cgroup",
+            )
 
     def _v2_candidates(self) -> "list[str]":
         own = self.cgroup.clone_directory()
@@ -442,7 +452,9 @@ class _Execution:
                 path for controller, path in chosen.items() if self.cgroup.paths[controller] == directory
             ]
             if paths:
-                source = FdSource("write", below(directory, paths[-1]) + "/tasks")
+                place = below(directory, paths[-1])
+                self._check_thawed(place + "/freezer.state", b"FROZEN")
+                source = FdSource("write", place + "/tasks")
             ops.append(op("cgroup_join", fd=source))
         return ops
 

@@ -218,7 +218,8 @@ class Runtime:
     def pids(self, container_id: str) -> "list[int]":
         """The host pids of all processes in the container's cgroup, sub-cgroups included; [] once they are gone.
 
-        Raises UnsupportedError where no cgroup tells the processes of a container that is there.
+        Raises UnsupportedError where no cgroup tells the processes of a container that is there, StepError where there
+        is no such cgroup any more.
         """
         from ociruntime.cgroups import manager
         from ociruntime.state import status
@@ -228,6 +229,7 @@ class Runtime:
         if cgroup.exists():
             return cgroup.pids()
         if status.alive(state.pid, state.start_time, state.boot_id):
+            cgroup.check_there()
             raise UnsupportedError("listing its processes", "a cgroup, and the container has none")
         return []
 
