@@ -422,7 +422,6 @@ def test_no_memory_to_say_why(container: Container, leaks: Leaks) -> None:
     leaks.check()
 
 
-
 def test_memory_hog(container: Container) -> None:
     """A program that takes more memory than it may is killed, at its limit [B1]."""
     anywhere("memory")
