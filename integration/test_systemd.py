@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from integration.conftest import TOKEN
 from integration.lib import host
 from integration.lib.bundle import Bundle
 from integration.lib.container import Container, alive, wait_until
+from integration.lib.leaks import Leaks
 from integration.lib.runtime import Runtime, run
 from integration.lib.systemd import TOP, Managed, directory, gone, show, systemctl, unit_of
 
@@ -296,6 +298,21 @@ def test_one_after_the_other(new_managed: Callable[..., Container], slow: bool) 
 
 
 # -- without the bus --
+
+
+@pytest.mark.ours_only("what systemd was asked in that moment is lost, and they do not ask again")
+def test_daemon_reexec(new_managed: Callable[..., Container], leaks: Leaks) -> None:
+    """systemd executes itself anew, as with each of its updates: a create and a delete right then do not fail [D11]."""
+    for _ in range(3):
+        container = new_managed()
+        with subprocess.Popen(["systemctl", "daemon-reexec"]):
+            container.begin("pause")
+            assert f"/{unit_of(container)}/" in f"{directory(container)}/"
+        with subprocess.Popen(["systemctl", "daemon-reexec"]):
+            assert container.finish() == 137
+            container.delete()
+        wait_until(partial(gone, unit_of(container)), "the end of the unit")
+    leaks.check()
 
 
 @pytest.mark.ours_only("every call of D-Bus has a deadline, and its error says what was asked")

@@ -34,7 +34,11 @@ _SYSTEM = "unix:path=/run/dbus/system_bus_socket"
 _SYSTEMD = "org.freedesktop.systemd1"
 _DBUS = "org.freedesktop.DBus"
 _NO_REPLY = f"{_DBUS}.Error.NoReply"
+_UNIT_EXISTS = f"{_SYSTEMD}.UnitExists"
+_NO_UNIT = f"{_SYSTEMD}.NoSuchUnit"
+# Seconds between questions to a systemd that is about to be back, and how often a unit is looked for.
 _PAUSE = 0.05
+_TRIES = 100
 _MATCH = f"type='signal',sender='{_SYSTEMD}',interface='{_SYSTEMD}.Manager',member='JobRemoved'"
 _MAX_LINE = 4096
 # What jeepney raises for a value that is not of its type, and for bytes that are no message.
@@ -218,19 +222,44 @@ class Systemd:
     def end_start(self) -> None:
         """Wait until what begin_start() has asked for is done. A unit of this name that has failed before is reset.
 
+        What systemd was asked when it executed itself anew it has done or not: asked again, it says that it has.
         Raises DBusError with the name org.freedesktop.systemd1.UnitExists for one that lives.
         """
         assert self._starting is not None
         sent, body, properties = self._starting
+        lost = False
         try:
             job = self._answer(sent)[0]
         except DBusError as error:
-            if error.name != f"{_SYSTEMD}.UnitExists":
+            lost = error.name == _NO_REPLY
+            if not lost and error.name != _UNIT_EXISTS:
                 self._blame(error, properties)
                 raise
-            self.reset_failed()
-            job = self._call(_MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", body)[0]
+            if lost:
+                self._version()  # once this is answered it is back
+            else:
+                self.reset_failed()
+            try:
+                job = self._call(_MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", body)[0]
+            except DBusError as second:
+                if lost and second.name == _UNIT_EXISTS and self._has_begun(properties):
+                    return
+                raise
         self._wait(job, "StartTransientUnit")
+
+    def _has_begun(self, properties: "Sequence[Property]") -> bool:
+        """Whether the process that the unit is to begin with is in it, or comes into it soon."""
+        pids = [pid for item in properties if item.name == "PIDs" for pid in item.value]
+        for _ in range(_TRIES if pids else 0):
+            try:
+                unit = self._call(_MANAGER, "GetUnit", "s", (self._unit,))
+                if all(self._call(_MANAGER, "GetUnitByPID", "u", (pid,)) == unit for pid in pids):
+                    return True
+            except DBusError as error:
+                if error.name not in (_NO_UNIT, f"{_SYSTEMD}.NoUnitForPID"):
+                    raise
+            sleep(_PAUSE)
+        return False
 
     def set_properties(self, properties: "Sequence[Property]") -> None:
         """SetUnitProperties until the next boot, and wait until systemd has written them to the cgroup."""
@@ -243,6 +272,9 @@ class Systemd:
             self._blame(error, properties)
             raise
         # The files are written after the answer, and before the next message is looked at.
+        self._version()
+
+    def _version(self) -> None:
         self._call(_MANAGER_PROPERTIES, "Get", "ss", (_MANAGER.name, "Version"))
 
     def properties(self) -> "dict[str, tuple[str, Any]]":
@@ -259,7 +291,7 @@ class Systemd:
             unit = _Interface(_SYSTEMD, path, _PROPERTIES)
             return str(self._call(unit, "Get", "ss", (f"{_SYSTEMD}.Unit", "Description"))[0][1])
         except DBusError as error:
-            if error.name not in (f"{_SYSTEMD}.NoSuchUnit", "org.freedesktop.DBus.Error.UnknownObject"):
+            if error.name not in (_NO_UNIT, "org.freedesktop.DBus.Error.UnknownObject"):
                 raise
             return ""
 
@@ -272,7 +304,7 @@ class Systemd:
         try:
             job = self._call(_MANAGER, "StopUnit", "ss", (self._unit, "replace"))[0]
         except DBusError as error:
-            if error.name != f"{_SYSTEMD}.NoSuchUnit":
+            if error.name != _NO_UNIT:
                 raise
         else:
             self._wait(job, "StopUnit")
@@ -283,7 +315,7 @@ class Systemd:
         try:
             self._call(_MANAGER, "ResetFailedUnit", "s", (self._unit,))
         except DBusError as error:
-            if error.name != f"{_SYSTEMD}.NoSuchUnit":
+            if error.name != _NO_UNIT:
                 raise
 
     # -- messages
@@ -479,7 +511,7 @@ class Systemd:
 
 
 _HINTS = {
-    f"{_SYSTEMD}.UnitExists": "another container or service uses this name: choose another cgroupsPath",
+    _UNIT_EXISTS: "another container or service uses this name: choose another cgroupsPath",
     "org.freedesktop.DBus.Error.ServiceUnknown": "systemd does not run, or not on this bus",
     "org.freedesktop.DBus.Error.AccessDenied": "only root may ask the system's manager",
     "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired": "only root may ask the system's manager",

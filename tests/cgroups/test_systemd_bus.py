@@ -136,7 +136,7 @@ def test_a_manager_that_executes_itself_anew(bus: FakeBus, monkeypatch: pytest.M
 
 
 def test_a_manager_that_does_not_come_back(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start is not asked for twice, and all else not for ever [D11]."""
+    """A start is asked for once more, and all else not for ever [D11]."""
 
     def lose(_: Any) -> Any:
         raise RefusalError("org.freedesktop.DBus.Error.NoReply", "Message recipient disconnected")
@@ -146,11 +146,55 @@ def test_a_manager_that_does_not_come_back(bus: FakeBus, monkeypatch: pytest.Mon
     with connect(bus) as systemd:
         with pytest.raises(DBusError, match="recipient disconnected"):
             systemd.start(PROPERTIES)
-        assert len(bus.bodies("StartTransientUnit")) == 1
+        assert len(bus.bodies("StartTransientUnit")) == 2
         monkeypatch.setattr(dbus, "CALL", 0.1)
         with pytest.raises(StepError):
             systemd.stop()
     assert len(bus.bodies("StopUnit")) > 1
+
+
+@pytest.mark.parametrize(
+    ("made", "units", "begun"),
+    [
+        (False, [], True),
+        (True, ["web", "web"], True),
+        (True, ["mine", "web"], True),
+        (True, ["", "web"], True),
+        (True, ["mine"] * 3, False),
+    ],
+)
+def test_a_start_that_was_lost(
+    bus: FakeBus, monkeypatch: pytest.MonkeyPatch, made: bool, units: "list[str]", begun: bool
+) -> None:
+    """It is made now, or it was: with our process in it, which others of this name do not have [D11]."""
+    answers = iter(["NoReply", "UnitExists" if made else ""])
+    places = iter(units)
+
+    def start(_: Any) -> Any:
+        answer = next(answers)
+        if answer:
+            domain = "org.freedesktop.DBus.Error" if answer == "NoReply" else SYSTEMD
+            raise RefusalError(f"{domain}.{answer}", "No.")
+        return "o", (JOB,)
+
+    def unit_of(_: Any) -> Any:
+        place = next(places)
+        if not place:
+            raise RefusalError(f"{SYSTEMD}.NoUnitForPID", "No.")
+        return "o", (f"/{place}",)
+
+    bus.answers.update(StartTransientUnit=start, GetUnitByPID=unit_of, GetUnit=lambda _: ("o", ("/web",)))
+    monkeypatch.setattr(dbus, "_PAUSE", 0)
+    monkeypatch.setattr(dbus, "_TRIES", 3)
+    properties = [*PROPERTIES, Property("PIDs", "au", [4711])]
+    with connect(bus) as systemd:
+        if begun:
+            systemd.start(properties)
+        else:
+            with pytest.raises(DBusError) as caught:
+                systemd.start(properties)
+            assert caught.value.name == f"{SYSTEMD}.UnitExists"
+    assert all(body == (4711,) for body in bus.bodies("GetUnitByPID"))
 
 
 @pytest.mark.parametrize("result", ["failed", "canceled", "timeout", "dependency"])
