@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.conftest import requires
 from integration.lib import host
 from integration.lib.bundle import CGROUP_PREFIX
 from integration.lib.container import Container, wait_until
@@ -115,6 +116,26 @@ def test_kill_and_delete_a_paused_container(container: Container) -> None:
         assert container.wait() == 137  # dead, and not only told
     container.delete("--force")
     wait_until(lambda: not container.runtime.root.joinpath(container.id).exists())
+
+
+@pytest.mark.ours_only("D17: runc says that the first is paused, and its resume lets the second go on")
+def test_paused_in_the_place_of_another(container: Container, new_container: Callable[..., Container]) -> None:
+    """A container that has ended is stopped, also when another one has its cgroup now and is paused [K11, D17]."""
+    if host.cgroup_mode() != "v2":
+        requires("v1:freezer")
+    container.begin("exit 0")
+    container.wait()
+    second = new_container()
+    second.bundle.linux(cgroupsPath=container.bundle.config["linux"]["cgroupsPath"])
+    second.begin("pause")
+    second.command("pause").ok()
+    assert container.state()["status"] == "stopped"
+    assert "not paused" in container.command("resume").error
+    assert "not running" in container.runtime("update", "--pids-limit", "3", container.id).error
+    container.delete()
+    assert second.state()["status"] == "paused"
+    second.command("resume").ok()
+    second.delete("--force")
 
 
 @pytest.mark.requires("v1:freezer")

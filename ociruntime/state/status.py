@@ -99,6 +99,13 @@ def waits(pid: int) -> bool:
     return not line or (line.startswith(b"ociruntime-init\0") and line[16:17].isdigit())
 
 
+def _may_have_others(state: "State") -> bool:
+    """Tell whether processes can have outlived the init process. Those of a PID namespace cannot: what is frozen in
+    that place then is another container.
+    """
+    return not state.private_pid_ns and state.boot_id == boot_id()
+
+
 def derive(state: "State", directory: "StateDir") -> "tuple[str, int]":
     """Return (status, PID); the PID is 0 when the init process is gone.
 
@@ -108,7 +115,7 @@ def derive(state: "State", directory: "StateDir") -> "tuple[str, int]":
     pid = state.pid if running else 0
     if state.phase == CREATING and (running or directory.busy()):
         return CREATING, pid
-    if state.phase != CREATING and frozen(state.freezer):
+    if state.phase != CREATING and (running or _may_have_others(state)) and frozen(state.freezer):
         return PAUSED, pid
     if not running:
         return STOPPED, 0
