@@ -371,7 +371,12 @@ def test_proc_of_the_host(single: Container) -> None:
 @pytest.mark.parametrize(
     ("section", "value", "pointer", "words"),
     [
-        ("devices", {"path": "/dev/no-such", "type": "c", "major": 1, "minor": 3}, "/linux/devices/0", "from the host"),
+        (
+            "devices",
+            {"path": "/dev/no-such", "type": "c", "major": 1, "minor": 77},
+            "/linux/devices/0",
+            "from the host",
+        ),
         ("mounts", {"type": "ext4", "source": "/dev/no-such", "destination": "/data"}, "/mounts/", "'ext4'"),
         ("oomScoreAdj", -900, "/process/oomScoreAdj", "CAP_SYS_RESOURCE"),
     ],

@@ -102,6 +102,16 @@ def test_owner_of_mqueue(container: Container) -> None:
     assert (found["uid"], found["gid"]) == (0, 0)
 
 
+@pytest.mark.ours_only("others bind by the path alone, or make a node that cannot be opened")
+@pytest.mark.parametrize("path", ["/dev/other", "/dev/sub/zero", "/elsewhere"])
+def test_device_with_another_name(container: Container, path: str) -> None:
+    """A device that the host has under another name than the container is bound from there [L8]."""
+    container.bundle.user_namespace()
+    container.bundle.linux(devices=[{"path": path, "type": "c", "major": 1, "minor": 5}])
+    found, opened = container.probe(f"stat {path}", f"open {path} rw")
+    assert (found["type"], found["major"], found["minor"], opened["errno"]) == ("c", 1, 5, 0)
+
+
 def test_network_that_is_not_the_containers(container: Container, holder: Callable[..., str]) -> None:
     """There is no new sysfs for a network namespace of others: the host's is bound [M13]."""
     container.bundle.user_namespace()

@@ -105,7 +105,7 @@ def device(call: str, errno: int) -> "tuple[str, str]":
             "in a user namespace a device is bound from the host: type, major and minor must be the same there",
         )
     if errno == ENOENT and call == "open":
-        return "", "in a user namespace a device is bound from the host, which has none at this path"
+        return "", "in a user namespace a device is bound from the host, which has it neither at this path nor in /dev"
     return "", ""
 
 

@@ -46,11 +46,13 @@ def lower(
     dev_is_bind: bool,
     by_bind: bool,
     exists: "Callable[[str], bool]",
+    host_node: "Callable[[str, int, int], str]",
 ) -> "list[Op]":
     """Lower /linux/devices and add what every container gets.
 
     mounted: destinations of the config's mounts, cleaned. dev_is_bind: /dev comes from elsewhere and is left alone.
     by_bind: nodes cannot be made (user namespace), the host's are bound. exists: whether the host has a path.
+    host_node: where the host has a device, asked with its path here, file type and number.
     Raises ConfigError: unknown type, numbers missing or too large, a relative path, one path for two devices.
     """
     ops: list[Op] = []
@@ -70,12 +72,13 @@ def lower(
         taken[path] = (kind, number)
         if (dev_is_bind and path.startswith("/dev/")) or (own_ptmx and path == PTMX):
             continue
-        ops.append(_device(path, at, kind | device.get("fileMode", MODE) & MODE_BITS, number, device, by_bind))
+        host = host_node(path, kind, number) if by_bind and kind != S_IFIFO else ""
+        ops.append(_device(path, at, kind | device.get("fileMode", MODE) & MODE_BITS, number, device, host))
     if dev_is_bind:
         return ops
     for path, major, minor in DEFAULTS:
         if path not in taken and path not in mounted:
-            ops.append(_device(path, "", S_IFCHR | MODE, major << 32 | minor, {}, by_bind))
+            ops.append(_device(path, "", S_IFCHR | MODE, major << 32 | minor, {}, path if by_bind else ""))
     links = [*LINKS, ("/dev/core", "/proc/kcore")] if exists("/proc/kcore") else LINKS
     ops += [
         plan.op("symlink", strings=link, flags=plan.OPTIONAL)
@@ -108,9 +111,9 @@ def _node(device: "dict[str, Any]", at: str) -> "tuple[int, int]":
     return kind, numbers[0] << 32 | numbers[1]
 
 
-def _device(path: str, at: str, mode: int, number: int, device: "dict[str, Any]", by_bind: bool) -> "Op":
-    """A node that may be there already, if it is the same; in a user namespace the host's, but a FIFO can be made."""
+def _device(path: str, at: str, mode: int, number: int, device: "dict[str, Any]", host: str) -> "Op":
+    """A node that may be there already, if it is the same. host: path of the host's, which is bound; "": it is made."""
     args = (mode, number, device.get("uid", 0) << 32 | device.get("gid", 0))
-    if by_bind and mode & S_IFIFO != S_IFIFO:
-        return plan.op("device_bind", at, strings=(path, path), args=args, flags=plan.OPTIONAL)
+    if host:
+        return plan.op("device_bind", at, strings=(path, host), args=args, flags=plan.OPTIONAL)
     return plan.op("device", at, strings=(path,), args=args, flags=plan.OPTIONAL)

@@ -205,6 +205,7 @@ def lower(
         dev_is_bind,
         namespaces.has("user") or host.in_userns,
         lambda path: is_dir(path) is not None,
+        paths.host_node,
     )
     if root.get("readonly"):
         _needs_mount_namespace(context, "/root/readonly")

@@ -6,9 +6,12 @@ Resolution inside the container's root is the init process's business alone: not
 import errno
 import posix
 
+from ociruntime.files import read_if_possible
+
 _NO_SUCH = (errno.ENOENT, errno.ENOTDIR)
 _TYPE_MASK = 0o170000
 _TYPE_DIRECTORY = 0o040000
+_TYPE_BLOCK = 0o060000
 
 
 def join(base: str, path: str) -> str:
@@ -35,3 +38,29 @@ def is_dir(path: str) -> "bool | None":
             return None
         raise
     return status.st_mode & _TYPE_MASK == _TYPE_DIRECTORY
+
+
+def host_node(path: str, kind: int, number: int) -> str:
+    """Where the host has the device of this file type and number (major << 32 | minor).
+
+    That is path, or else where the kernel itself has put it; path when it is in neither place.
+    Source: kernel Documentation/ABI, /sys/dev; the variable DEVNAME of uevents.
+    """
+    if _is_node(path, kind, number):
+        return path
+    name = f"{'block' if kind == _TYPE_BLOCK else 'char'}/{number >> 32}:{number & 0xFFFFFFFF}"
+    for line in read_if_possible(f"/sys/dev/{name}/uevent").split(b"\n"):
+        if line.startswith(b"DEVNAME="):
+            found = "/dev/" + line[len(b"DEVNAME=") :].decode("utf-8", "surrogateescape")
+            if _is_node(found, kind, number):
+                return found
+    return path
+
+
+def _is_node(path: str, kind: int, number: int) -> bool:
+    try:
+        facts = posix.lstat(path)
+    except OSError:
+        return False
+    device = posix.major(facts.st_rdev) << 32 | posix.minor(facts.st_rdev)
+    return facts.st_mode & _TYPE_MASK == kind and device == number

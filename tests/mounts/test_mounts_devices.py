@@ -6,14 +6,15 @@ import pytest
 
 from ociruntime import plan
 from ociruntime.errors import ConfigError
-from ociruntime.mounts import devices
+from ociruntime.mounts import devices, paths
 from ociruntime.plan import OPTIONAL, Op, op
 
 CHR, BLK, FIFO = 0o020000, 0o060000, 0o010000
 
 
 def run(entries: list[dict[str, Any]], mounted: tuple[str, ...] = ("/dev", "/dev/pts"), **more: Any) -> list[Op]:
-    arguments: dict[str, Any] = {"dev_is_bind": False, "by_bind": False, "exists": lambda path: False, **more}
+    arguments: dict[str, Any] = {"dev_is_bind": False, "by_bind": False, "exists": lambda path: False}
+    arguments |= {"host_node": lambda path, kind, number: path, **more}
     return devices.lower(entries, mounted, **arguments)
 
 
@@ -142,6 +143,26 @@ def test_in_a_user_namespace_nodes_are_bound_and_fifos_made() -> None:
     assert ops[1] == node("/dev/sda", BLK | 0o666, 8, 0, "/linux/devices/1", kind="device_bind")
     assert [entry.kind for entry in ops[2:8]] == ["device_bind"] * 6
     assert {entry.kind for entry in ops[8:]} == {"symlink"}
+
+
+def test_the_hosts_node_may_have_another_name() -> None:
+    entry = {"type": "c", "path": "/dev/none", "major": 1, "minor": 3}
+    (found, *_) = run([entry], by_bind=True, host_node=lambda path, kind, number: f"{path} {kind:o} {number:x}")
+    assert found.strings == ("/dev/none", "/dev/none 20000 100000003")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "major", "minor", "found"),
+    [
+        ("/dev/null", CHR, 1, 3, "/dev/null"),
+        ("/dev/other", CHR, 1, 3, "/dev/null"),
+        ("/dev/zero", CHR, 1, 3, "/dev/null"),
+        ("/dev/null", BLK, 1, 0xFFFFF, "/dev/null"),
+        ("/dev/other", CHR, 1, 0xFFFFF, "/dev/other"),
+    ],
+)
+def test_where_the_host_has_a_node(path: str, kind: int, major: int, minor: int, found: str) -> None:
+    assert paths.host_node(path, kind, major << 32 | minor) == found
 
 
 def test_numbers_fit_the_args() -> None:

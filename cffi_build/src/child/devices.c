@@ -79,6 +79,19 @@ static int plain_file(struct child *c, const char *path)
     return ret < 0 ? failed(c, "open", path, ret) : fd;
 }
 
+/* What a node may cover: an empty file, made for it now or for an earlier container, or the same node. */
+static int may_cover(int fd, unsigned int type, uint32_t major, uint32_t minor)
+{
+    struct statx st;
+    long ret = sys_statx(fd, "", AT_EMPTY_PATH, STATX_TYPE | STATX_SIZE, &st);
+    if (ret < 0)
+        return (int)ret;
+    if ((st.stx_mode & S_TYPE_MASK) == S_TYPE_REG && st.stx_size == 0)
+        return 0;
+    return (st.stx_mode & S_TYPE_MASK) == type && st.stx_rdev_major == major && st.stx_rdev_minor == minor ? 0
+                                                                                                           : -EEXIST;
+}
+
 int op_device_bind(struct child *c, const struct plan_op *op)
 {
     const char *path = op_string(c, op, 0), *host = op_string(c, op, 1);
@@ -111,10 +124,16 @@ int op_device_bind(struct child *c, const struct plan_op *op)
         return failed(c, "mount_setattr", host, ret);
     }
     at = plain_file(c, path);
-    ret = at < 0 ? at : sys_move_mount((int)tree, at);
+    ret = at;
     if (at >= 0) {
-        if (ret < 0)
-            failed(c, "move_mount", path, ret);
+        ret = may_cover(at, (unsigned int)op->args[0] & S_TYPE_MASK, major, minor);
+        if (ret < 0) {
+            failed(c, "existing node", path, ret);
+        } else {
+            ret = sys_move_mount((int)tree, at);
+            if (ret < 0)
+                failed(c, "move_mount", path, ret);
+        }
         sys_close(at);
     }
     sys_close((int)tree);
