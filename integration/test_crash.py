@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,6 +110,28 @@ def refusal(result: Result, code: int = 1) -> None:
     assert result.code == code, f"{result!r}"
     assert len(result.error.splitlines()) == 1, f"{result!r}"
     assert "internal error" not in result.error
+
+
+@pytest.mark.parametrize("own", ["PID namespace", "no PID namespace"])
+def test_a_start_that_does_not_hear(container: Container, own: str) -> None:
+    """Killed when it has let the init process go, before that says so: the container runs, as one with an init [K2]."""
+    if own != "PID namespace":
+        container.bundle.drop_namespace("pid")
+    container.bundle.args("report", "pause")
+    container.create()
+    words = ["start", container.id]
+    trace = container.bundle.path / "trace"
+    slow = ["strace", "-qq", "-o", str(trace), "-e", "inject=write:delay_enter=700000:when=1", "-p", str(container.pid)]
+    late = subprocess.Popen(slow)
+    wait_until(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{container.pid}/status").read_text(), what="strace")
+    assert strace.at(container.runtime, Call("unlinkat", 1, ""), "signal=KILL", words).code == 128 + 9
+    replies = container.wait_replies(1)
+    late.terminate()
+    late.wait()
+    trace.unlink()
+    assert status(container) == "running"
+    assert replies[0]["status"]["SigIgn"] == "0" * 16
+    assert "already running" in container.start(check=False).error
 
 
 @pytest.mark.parametrize("view", ["container", "pure"])

@@ -14,7 +14,8 @@ import pytest
 
 from integration.conftest import requires
 from integration.lib import host
-from integration.lib.container import Container
+from integration.lib.container import Container, v2_directory
+from integration.lib.leaks import Leaks
 
 MIB = 1 << 20
 DENY_ALL = {"allow": False, "access": "rwm"}
@@ -477,3 +478,45 @@ def test_v2_unified_and_hugetlb(container: Container, runtime_v2: Any) -> None:
     assert result.code != 0
     assert "/unified/hugetlb.1GB.max" in result.error
     assert value(container, "", "hugetlb.2MB.max") == str(6 * MIB)
+
+
+@pytest.mark.ours_only("X4: a failed update changes nothing")
+@pytest.mark.requires("v2:hugetlb")
+def test_v2_enabled_controllers(pure: Container) -> None:
+    """cgroup.subtree_control takes changes: a failed update makes the opposite ones [X4, B20]."""
+    pure.bundle.merge({"annotations": {"run.oci.delegate-cgroup": "payload"}})
+    pure.create()
+    file = v2_directory(pure) / "cgroup.subtree_control"
+    before = file.read_text()
+    assert "hugetlb" in before
+    change = {"cgroup.subtree_control": "-hugetlb"}
+    result = update(pure, {"unified": {**change, "hugetlb.2MB.max": "nonsense"}})
+    assert result.code != 0
+    assert "/unified/hugetlb.2MB.max" in result.error
+    assert "cannot put" not in result.error
+    assert file.read_text() == before
+    update(pure, {"unified": change}).ok()
+    assert "hugetlb" not in file.read_text()
+
+
+@pytest.mark.ours_only("B20: what is no limit is refused")
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("memory.pressure", "some 150000 1000000", "keeps the file open"),
+        ("cgroup.freeze", "1", "pause and resume"),
+    ],
+)
+def test_v2_files_without_limits(pure: Container, leaks: Leaks, file: str, text: str, words: str) -> None:
+    """A trigger would be gone with the command; a frozen container would not be created [B20]."""
+    pure.bundle.linux(resources={"unified": {file: text}})
+    result = pure.create(check=False)
+    assert result.code != 0
+    assert f"/linux/resources/unified/{file}" in result.error
+    assert words in result.error
+    leaks.check()
+    del pure.bundle.config["linux"]["resources"]["unified"]
+    pure.create()
+    result = update(pure, {"unified": {file: text}})
+    assert result.code != 0
+    assert f"/unified/{file}" in result.error

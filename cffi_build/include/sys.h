@@ -77,6 +77,7 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 
 #define MNT_DETACH 2
 #define SIGKILL 9
+#define SIGPIPE 13
 #define SIGCHLD 17
 #define SIG_BLOCK 0
 #define SIG_SETMASK 2

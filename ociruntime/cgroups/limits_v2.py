@@ -13,8 +13,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DEFAULT_PERIOD = 100000
-# Files that take a process for a value, and not one of the container's only, or that end all of it.
-_COMMANDS = ("cgroup.procs", "cgroup.threads", "cgroup.kill")
+# Files that hold no limit. The first three take a process for a value, and not one of the container's only, or end all
+# of it. What is written to the others goes with the descriptor that it was written through.
+_NO_LIMITS = (
+    (("cgroup.procs", "cgroup.threads", "cgroup.kill"), "is no limit: it moves or ends processes"),
+    (("cgroup.freeze",), "is no limit: pause and resume write to it"),
+    (
+        ("cpu.pressure", "io.pressure", "irq.pressure", "memory.pressure"),
+        "is no limit: a trigger lasts as long as whoever has written it keeps the file open",
+    ),
+    (
+        ("memory.peak", "memory.swap.peak"),
+        "is no limit: it is reset only for who has written to it, as long as he keeps the file open",
+    ),
+)
 _RATES = (
     ("throttleReadBpsDevice", "rbps"),
     ("throttleWriteBpsDevice", "wbps"),
@@ -206,8 +218,9 @@ def _unified(unified: "dict[str, str]", available: "Collection[str]", pointer: s
         controller, dot, rest = file.partition(".")
         if not controller or not dot or not rest:
             raise ConfigError(f"'{file}' is not in the form controller.parameter", pointer=place)
-        if file in _COMMANDS:
-            raise ConfigError(f"'{file}' is no limit: it moves or ends processes", pointer=place)
+        for names, reason in _NO_LIMITS:
+            if file in names:
+                raise ConfigError(f"'{file}' {reason}", pointer=place)
         found = [CgroupWrite(place, controller, file, line) for line in value.split("\n") if line]
         # Empty, it resets what cpuset.cpus and its like hold. Elsewhere nothing is written: memory.max would take it
         # for 0, and so kill the container.

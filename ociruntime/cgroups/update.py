@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Files with a line per device or resource; a write changes one of them.
 _KEYED = ("rdma.max", "misc.max", "dmem.max", "dmem.min", "dmem.low", "net_prio.ifpriomap")
 _WEIGHTS = ("cpu.shares", "cpu.weight")
+# It says what is enabled, and takes what is to be changed of that.
+_CHANGES = "/cgroup.subtree_control"
 _NO_LINE = (
     ("io.max", "rbps=max wbps=max riops=max wiops=max"),
     ("io.latency", "target=0"),
@@ -171,12 +173,20 @@ def old_value(file: str, key: str, content: bytes) -> bytes:
 def _put_back(path: str, key: str, value: bytes) -> bool:
     """Write an old value, unless it is there already."""
     try:
-        if old_value(path[path.rfind("/") + 1 :], key, files.read(path)) != value:
-            files.write(path, value)
+        now = old_value(path[path.rfind("/") + 1 :], key, files.read(path))
+        if now != value:
+            files.write(path, changes(now, value) if path.endswith(_CHANGES) else value)
     except OSError as error:
         # A cgroup that has ended meanwhile has no values at all.
         return error.errno in (ENOENT, ENODEV)
     return True
+
+
+def changes(now: bytes, before: bytes) -> bytes:
+    """What to write to a list of controllers that is enabled, or not any more, to get back to what it was."""
+    there, wanted = now.split(), before.split()
+    words = [b"+" + name for name in wanted if name not in there]
+    return b" ".join(words + [b"-" + name for name in there if name not in wanted])
 
 
 def complete(cgroup: "Cgroup", resources: "dict[str, Any]") -> "dict[str, Any]":

@@ -216,6 +216,9 @@ def test_bad_values_are_refused_by_both_versions(fragment: "dict[str, Any]", poi
         ({"unified": {"cgroup.procs": "1"}}, "/unified/cgroup.procs"),
         ({"unified": {"cgroup.threads": "1"}}, "/unified/cgroup.threads"),
         ({"unified": {"cgroup.kill": "1"}}, "/unified/cgroup.kill"),
+        ({"unified": {"cgroup.freeze": "1"}}, "/unified/cgroup.freeze"),
+        ({"unified": {"memory.pressure": "some 150000 1000000"}}, "/unified/memory.pressure"),
+        ({"unified": {"memory.peak": "0"}}, "/unified/memory.peak"),
     ],
 )
 def test_bad_values_of_v2(fragment: "dict[str, Any]", pointer: str) -> None:

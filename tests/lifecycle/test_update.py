@@ -152,6 +152,25 @@ def test_the_weight_of_a_cgroup_that_was_idle_for_a_moment(tmp_path: Path, monke
     assert (content(cgroup, "cpu.idle"), content(cgroup, "cpu.weight")) == ("0", "500")
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "written"),
+    [
+        ("cpu memory\n", "cpu pids\n", "+memory -pids"),
+        ("\n", "cpu pids\n", "-cpu -pids"),
+        ("cpu\n", "\n", "+cpu"),
+        ("cpu pids\n", "cpu pids\n", "cpu pids\n"),
+    ],
+)
+def test_enabled_controllers_come_back(tmp_path: Path, before: str, now: str, written: str) -> None:
+    """The file takes what is to be changed, and not what it shows."""
+    cgroup = v2(tmp_path, {"cgroup.subtree_control": before})
+    update = Update(cgroup, {"unified": {"cgroup.subtree_control": "+pids -memory"}}, [], Host())
+    update.apply()
+    (tmp_path / "c" / "cgroup.subtree_control").write_text(now)
+    assert update.restore() == []
+    assert content(cgroup, "cgroup.subtree_control") == written
+
+
 def test_the_file_that_stands_in_for_another_comes_back(tmp_path: Path) -> None:
     cgroup = v2(tmp_path, {"io.weight": "default 100\n", "pids.max": "5"})
     update = Update(cgroup, {"blockIO": {"weight": 500}}, [], Host())

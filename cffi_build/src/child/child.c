@@ -249,20 +249,40 @@ static int receive_plan(struct child *c)
     return ret < 0 ? failed(c, "plan", "check", ret) : 0;
 }
 
+/* The kernel's struct sigaction. */
+struct action {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
 /* What a caller may have left ignored or blocked must not reach the container. */
 static void reset_signals(void)
 {
-    struct {
-        void *handler;
-        unsigned long flags;
-        void *restorer;
-        uint64_t mask;
-    } action;
+    struct action action;
     uint64_t none = 0;
     memset(&action, 0, sizeof(action));
     for (int signal = 1; signal <= 64; signal++)
         SYS4(__NR_rt_sigaction, signal, &action, 0, sizeof(none));
     SYS4(__NR_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
+}
+
+static void no_action(int signal)
+{
+    (void)signal;
+}
+
+void outlive_sigpipe(void)
+{
+    struct action action;
+    memset(&action, 0, sizeof(action));
+    action.handler = no_action;
+#if defined(__x86_64__)
+    action.flags = 0x04000000; /* SA_RESTORER */
+    action.restorer = end_of_signal;
+#endif
+    SYS4(__NR_rt_sigaction, SIGPIPE, &action, 0, sizeof(action.mask));
 }
 
 void child_main(int sync, char *waits)

@@ -63,6 +63,16 @@ int sync_with_parent(struct child *c, uint32_t point, int *fd);
 int sync_with_fd(struct child *c, uint32_t point, int passed);
 __attribute__((noreturn)) void child_main(int sync, char *waits);
 
+/* start.c, in assembler: where a signal handler returns to on x86_64. */
+void end_of_signal(void);
+
+/*
+ * From now to execve SIGPIPE does nothing, whether or not the kernel takes us for an init: a start that is killed when
+ * it has let us go does not read our first word, and the container runs nevertheless. Not ignored but caught by nothing,
+ * as execve resets only that. A filter that forbids rt_sigreturn lets it end us, as it would the program's signals.
+ */
+void outlive_sigpipe(void);
+
 /* report.c */
 /* Note where it failed and pass error on (negative errno). call is a literal, object may be NULL. */
 int failed(struct child *c, const char *call, const char *object, long error);

@@ -219,6 +219,7 @@ int op_fifo(struct child *c, const struct plan_op *op)
     c->fifo = op_fd(c, op);
     if (c->fifo < 0)
         return c->fifo;
+    outlive_sigpipe();
     c->links = open_in(c->proc, "self/fd", O_PATH | O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS);
     return c->links < 0 ? failed(c, "openat2", "/proc/self/fd", c->links) : 0;
 }

@@ -23,6 +23,10 @@ __asm__(".text\n"
         "mov %rsp, %rdi\n"
         "and $-16, %rsp\n"
         "call start\n"
+        ".globl end_of_signal\n" /* the vdso has none for this architecture */
+        "end_of_signal:\n"
+        "mov $15, %eax\n" /* rt_sigreturn */
+        "syscall\n"
 #elif defined(__aarch64__)
         "mov x29, #0\n"
         "mov x0, sp\n"
