@@ -64,7 +64,7 @@ int sync_with_fd(struct child *c, uint32_t point, int passed);
 __attribute__((noreturn)) void child_main(int sync, char *waits);
 
 /* start.c, in assembler: where a signal handler returns to on x86_64. */
-void end_of_signal(void);
+__attribute__((visibility("hidden"))) void end_of_signal(void);
 
 /*
  * From now to execve SIGPIPE does nothing, whether or not the kernel takes us for an init: a start that is killed when
