@@ -1,6 +1,7 @@
 """--systemd-cgroup where systemd runs on cgroup v1, with cgroup2 for itself (hybrid) or without.
 
-A machine for it: make lab LAB='--boot systemd.unified_cgroup_hierarchy=0 integration/test_systemd_v1.py'
+A machine for it: make lab LAB='--boot systemd.unified_cgroup_hierarchy=0 integration/test_systemd_v1.py', or where
+this one has cgroup v1, with --namespaces instead of --boot.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from integration.lab import image, stage
-from integration.lab.machine import LabError, Machine, to_streams
+from integration.lab.machine import Guest, LabError, Machine, to_streams
+from integration.lab.namespaces import Namespaces
 
 
 def main() -> int:
@@ -24,6 +25,7 @@ def main() -> int:
     for verb in (run, test):
         verb.add_argument("--timeout", type=float, default=1200)
         verb.add_argument("--boot", default="", help="boot it with these words for the kernel, instead of restoring it")
+        verb.add_argument("--namespaces", action="store_true", help="no machine: systemd in namespaces of the host")
     options, rest = parser.parse_known_args()
     if rest and options.verb != "test":
         parser.error(f"unknown arguments: {' '.join(rest)}")
@@ -32,7 +34,7 @@ def main() -> int:
         if options.verb == "build":
             print(built.directory)
             return 0
-        with Machine(built, boot=options.boot) as machine:
+        with Namespaces(built) if options.namespaces else Machine(built, boot=options.boot) as machine:
             if options.verb == "test":
                 return tests(machine, rest, options)
             return command(machine, options)
@@ -41,7 +43,7 @@ def main() -> int:
         return 125
 
 
-def command(machine: Machine, options: argparse.Namespace) -> int:
+def command(machine: Guest, options: argparse.Namespace) -> int:
     """lab run."""
     if options.project:
         stage.prepare(machine)
@@ -58,7 +60,7 @@ def command(machine: Machine, options: argparse.Namespace) -> int:
     return 124 if result.status is None else result.status
 
 
-def tests(machine: Machine, arguments: list[str], options: argparse.Namespace) -> int:
+def tests(machine: Guest, arguments: list[str], options: argparse.Namespace) -> int:
     """lab test."""
     stage.prepare(machine)
     report = stage.run(machine, arguments or stage.selection(stage.CHOSEN), timeout=options.timeout, sink=to_streams)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 QEMU = "qemu-system-x86_64"
 MEMORY = 2048
@@ -47,6 +47,28 @@ class Result:
     status: int | None
     stdout: bytes = b""
     stderr: bytes = b""
+
+
+class Guest(Protocol):
+    """Where commands of the tests run; see Machine."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        timeout: float = 120,
+        sink: Sink | None = None,
+    ) -> Result:
+        """Run a command."""
+
+    def put(self, archive: bytes, directory: str = "/") -> None:
+        """Unpack a tar archive."""
+
+    def get(self, path: str) -> bytes:
+        """The content of a file."""
 
 
 @dataclass

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from integration.lab.machine import LabError, Machine, Sink
+from integration.lab.machine import Guest, LabError, Sink
 from integration.lib import probe
 
 TOP = Path(__file__).resolve().parent.parent.parent
@@ -161,7 +161,7 @@ def archive() -> bytes:
     return block.getvalue()
 
 
-def prepare(machine: Machine) -> None:
+def prepare(machine: Guest) -> None:
     """Install the project and the tests in the guest."""
     WORK.mkdir(parents=True, exist_ok=True)
     with open(WORK / "lock", "w") as lock:
@@ -171,7 +171,7 @@ def prepare(machine: Machine) -> None:
     machine.put(block)
 
 
-def run(machine: Machine, arguments: Sequence[str], *, timeout: float, sink: Sink | None = None) -> Report:
+def run(machine: Guest, arguments: Sequence[str], *, timeout: float, sink: Sink | None = None) -> Report:
     """pytest with these arguments, in the directory of the tests."""
     output: list[bytes] = []
 
