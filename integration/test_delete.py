@@ -13,6 +13,7 @@ import pytest
 
 from integration.conftest import Give
 from integration.lib import leaks as leak_tools
+from integration.lib.bundle import CGROUP_PREFIX
 from integration.lib.container import Container, alive, wait_until
 from integration.lib.leaks import Leaks
 from integration.lib.runtime import Runtime
@@ -167,6 +168,7 @@ def test_torn_state(container: Container, leaks: Leaks, give: Give, content: byt
     give(directory)
     result = container.delete("--force")
     assert "Traceback" not in result.error
+    assert ("are left" in result.error) == (not content.endswith(b"}"))
     leaks.check()
 
 
@@ -315,6 +317,23 @@ def test_made_parents_are_removed(container: Container, leaks: Leaks) -> None:
     container.begin("exit 0")
     container.wait()
     container.delete()
+    leaks.check()
+
+
+@pytest.mark.ours_only("D17: parents made by create go with the last container below them")
+def test_shared_parents_are_removed(new_container: Callable[..., Container], leaks: Leaks) -> None:
+    """Parents that one container made, and left because another one was there, go with that one [D6, D17]."""
+    first, second, third = (new_container() for _ in range(3))
+    for number, container in enumerate((first, second, third)):
+        middle = "middle" if number < 2 else "other"
+        container.bundle.linux(cgroupsPath=f"/{CGROUP_PREFIX}/{first.id}-top/{middle}/{container.id}")
+        container.begin("pause")
+    for container in (first, third):
+        container.delete("--force")
+    assert alive(second.pid)
+    second.delete("--force")
+    for container in (first, second, third):
+        container.wait()
     leaks.check()
 
 

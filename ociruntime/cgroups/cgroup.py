@@ -7,7 +7,7 @@ such write by another process than the one that moves waits 10 ms or more for an
 """
 
 import posix
-from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EROFS
+from errno import EACCES, EINVAL, ENODEV, ENOENT, ENOTDIR, EPERM, EROFS
 
 from ociruntime.cgroups import files
 from ociruntime.errors import ConfigError, StateError, StepError, UnsupportedError
@@ -307,7 +307,7 @@ class Cgroup:
         for directory in refused:
             inner = [path for path in self.made if path == directory or directory.startswith(path + "/")]
             for path in reversed(inner):
-                _try_rmdir(path)
+                files.try_rmdir(path)
                 self.made.remove(path)
 
     def _create_error(self, error: OSError) -> StepError:
@@ -341,7 +341,7 @@ class Cgroup:
     def undo(self) -> None:
         """Remove what create() made and tell nothing: the way out of another error."""
         for path in reversed(self.made):
-            _try_rmdir(path)
+            files.try_rmdir(path)
 
     # -- joining
 
@@ -506,7 +506,8 @@ class Cgroup:
     # -- end
 
     def remove(self) -> None:
-        """Remove the container's directories, sub-cgroups first, and the parents that create() made, if empty.
+        """Remove the container's directories, sub-cgroups first, and the parents that create() made, if empty: its own,
+        or an earlier one's that could not remove them.
 
         A directory that was there before create() stays; only its sub-cgroups go. Gone ones are fine. Of a cgroup that
         is not ours only what is empty goes.
@@ -523,9 +524,11 @@ class Cgroup:
                 self._release(path)
                 self._take_mark(path)
         for path in reversed(self.made):
-            if path not in leaves:
-                # Another container may live below it by now.
-                _try_rmdir(path)
+            if path not in leaves and not files.try_rmdir(path):
+                # Another container lives below it by now.
+                files.leave_parent(path)
+        for path in leaves:
+            files.remove_parents(path)
 
     def _release(self, directory: str) -> None:
         """Hook of remove(): take our filter off a directory that stays, and give it back to its owner."""
@@ -581,14 +584,6 @@ class NoCgroup(Cgroup):
 def _has_limits(resources: "dict[str, Any]") -> bool:
     # Devices apart, many a container has no limit at all: then the modules that know them are not even loaded.
     return any(value for name, value in resources.items() if name != "devices")
-
-
-def _try_rmdir(path: str) -> None:
-    try:
-        posix.rmdir(path)
-    except OSError as error:
-        if error.errno not in (ENOENT, ENODEV, EBUSY, ENOTEMPTY, EACCES, EPERM, EROFS):
-            raise
 
 
 def _failed(reason: str, error: OSError) -> StepError:

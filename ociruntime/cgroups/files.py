@@ -1,7 +1,7 @@
 """Small calls on cgroup directories, shared by cgroup v1 and v2. They raise OSError; the callers name the step."""
 
 import posix
-from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, ESRCH
+from errno import EACCES, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, EPERM, EROFS, ESRCH
 from time import sleep
 
 from ociruntime import files
@@ -16,6 +16,8 @@ _S_IFDIR = 0o040000
 # Of a container that runs: nobody but somebody else can have done it.
 GONE = "the container's cgroup has gone"
 GONE_HINT = "its processes were moved elsewhere, and it was removed: only killing and deleting the container are left"
+# Where the mark of leave_parent() is: only privilege writes and sees the first.
+_PARENT_MARKS = ("trusted.ociruntime.parent", "user.ociruntime.parent")
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
@@ -227,6 +229,48 @@ def _rmdir(path: str, directory: "int | None" = None) -> bool:
         if error.errno not in (ENOENT, ENODEV):
             raise
     return True
+
+
+def try_rmdir(path: str) -> bool:
+    """Whether it is gone now; False: it is in use, or not ours to remove."""
+    try:
+        posix.rmdir(path)
+    except OSError as error:
+        if error.errno in (EBUSY, ENOTEMPTY, EACCES, EPERM, EROFS):
+            return False
+        if error.errno not in (ENOENT, ENODEV):
+            raise
+    return True
+
+
+def leave_parent(path: str) -> None:
+    """Mark what create() has made for a container that goes, and others use: the last of them removes it."""
+    for name in _PARENT_MARKS:
+        try:
+            posix.setxattr(path, name, b"1")
+            return
+        except OSError:
+            continue
+
+
+def remove_parents(path: str) -> None:
+    """Remove the parents of a cgroup that is gone, as far up as they are empty and have been left to us."""
+    while "/" in path:
+        path = path[: path.rfind("/")]
+        if not _left_to_us(path) or not try_rmdir(path):
+            return
+
+
+def _left_to_us(path: str) -> bool:
+    for name in _PARENT_MARKS:
+        try:
+            posix.getxattr(path, name)
+            # Who owns the directory may have written the second mark: it counts when that is us.
+            return name == _PARENT_MARKS[0] or posix.stat(path).st_uid == posix.geteuid()
+        except OSError as error:
+            if error.errno in (ENOENT, ENODEV):
+                return True
+    return False
 
 
 def remove(paths: "Sequence[tuple[str, bool]]") -> None:

@@ -153,6 +153,8 @@ def _failure(write: CgroupWrite, error: OSError, directory: str) -> "StepError |
         kind = "mems" if "mems" in write.file else "cpus"
         there = _first(parent, f"cpuset.{kind}.effective", f"cpuset.effective_{kind}", f"cpuset.{kind}")
         hint = f"the parent cgroup has {kind} {there}" if there else ""
+    elif number == EBUSY and write.controller == "cpuset":
+        hint = "a sub-cgroup may have more than that"
     elif number in (EACCES, EPERM):
         hint = "the cgroup has to be delegated to the user who runs this, with this controller"
     elif number in (ENODEV, ENXIO):
@@ -164,7 +166,7 @@ def _failure(write: CgroupWrite, error: OSError, directory: str) -> "StepError |
     elif number == EBUSY and write.file == "cgroup.subtree_control":
         hint = "a cgroup that holds processes has no controllers for those below it"
     elif number == EINVAL:
-        hint = "out of range, or beyond what a parent cgroup allows"
+        hint = "out of range, beyond what a parent cgroup allows, or less than a sub-cgroup has"
         other, field = _TOGETHER.get(write.file, ("", ""))
         there = _first(directory, other) if other else ""
         if there:

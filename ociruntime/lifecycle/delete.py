@@ -52,6 +52,9 @@ def _delete(runtime: "Runtime", container_id: str, directory: "StateDir", force:
             if foreign:
                 raise ForeignStateError(container_id, foreign) from None
             directory.remove()
+            runtime.log.warning(
+                f"the state of container {container_id} told nothing: processes and cgroups, if it has any, are left"
+            )
             return
         state = salvaged
     actual, _ = status.derive(state, directory)

@@ -231,3 +231,37 @@ def test_moving_a_process_waits_for_a_new_one(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(files, "write", lambda path, *values: (_ for _ in ()).throw(OSError(errno.EINVAL, "no", path)))
     with pytest.raises(StepError):
         cgroup.add_process(7)
+
+
+def test_left_parents_go_with_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks: dict[tuple[str, str], bytes] = {}
+
+    def getxattr(path: str, name: str) -> bytes:
+        if not Path(path).exists():
+            raise OSError(errno.ENOENT, "no", path)
+        if (path, name) not in marks:
+            raise OSError(errno.ENODATA, "no", path)
+        return marks[path, name]
+
+    def setxattr(path: str, name: str, value: bytes) -> None:
+        if name.startswith("trusted."):
+            raise OSError(errno.EPERM, "no", path)
+        marks[path, name] = value
+
+    monkeypatch.setattr("posix.getxattr", getxattr)
+    monkeypatch.setattr("posix.setxattr", setxattr)
+    middle = tmp_path / "stays/top/middle"
+    (middle / "other").mkdir(parents=True)
+    files.leave_parent(str(middle.parent))
+    files.leave_parent(str(middle))
+    files.remove_parents(f"{middle}/leaf")
+    assert middle.exists()
+    (middle / "other").rmdir()
+    monkeypatch.setattr("posix.geteuid", lambda: 2**31)
+    files.remove_parents(f"{middle}/leaf")
+    assert middle.exists()  # whoever owns it wrote the mark
+    monkeypatch.undo()
+    monkeypatch.setattr("posix.getxattr", getxattr)
+    files.remove_parents(f"{middle}/other")
+    assert not (tmp_path / "stays/top").exists()
+    assert (tmp_path / "stays").exists()

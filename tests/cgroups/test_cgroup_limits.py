@@ -433,6 +433,7 @@ def test_memory_and_swap_change_in_an_order_the_kernel_takes(
         (errno.ENODEV, "blkio", "no such device"),
         (errno.EOPNOTSUPP, "memory", "threaded"),
         (errno.EINVAL, "cpuset", "the parent cgroup has cpus 0-3"),
+        (errno.EBUSY, "cpuset", "a sub-cgroup"),
     ],
 )
 def test_refusals_carry_a_hint(
