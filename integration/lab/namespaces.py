@@ -135,9 +135,16 @@ class Namespaces:
                 self.inside = ["nsenter", "-t", children[0], "-m", "-p", "-u", "-i", "-n", "-C"]
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     if self.run(["true"], timeout=10).status == 0:
-                        return
+                        return self._leave()
             time.sleep(0.1)
         raise LabError(f"systemd does not start in namespaces: {self.log.read_text(errors='replace')[-2000:]}")
+
+    def _leave(self) -> None:
+        """Of cgroup2, the root must be empty to hand controllers down: who waits for the end of systemd leaves it."""
+        for group in self.groups:
+            if (group / "cgroup.controllers").exists():
+                with contextlib.suppress(OSError):
+                    (group.parent / "cgroup.procs").write_text(str(self.process.pid))
 
     def run(
         self,
