@@ -95,6 +95,29 @@ def test_streams_that_stay_the_callers(container: Container, tmp_path: Path) -> 
     assert (read.stat().st_uid, written.stat().st_uid) == (os.getuid(), FIRST)
 
 
+@pytest.mark.ours_only("hints")
+def test_root_file_system_of_others(container: Container, leaks: Leaks) -> None:
+    """A root file system that nobody has given to the container's IDs: the hint tells why root may not write [L6]."""
+    container.bundle.user_namespace()
+    os.chown(container.bundle.rootfs, 0, 0)
+    result = container.create(check=False)
+    assert result.code != 0
+    assert "mkdir: '/" in result.error and "(EACCES) (hint: root of a user namespace" in result.error
+    leaks.check()
+
+
+@pytest.mark.ours_only("hints")
+def test_map_without_the_right_to_it(container: Container, leaks: Leaks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root without the capability for other IDs is told which one it takes [L6]."""
+    container.bundle.user_namespace()
+    without = [*container.runtime.prefix, "setpriv", "--bounding-set=-setuid"]
+    monkeypatch.setattr(container.runtime, "prefix", without)
+    result = container.create(check=False)
+    assert result.code != 0
+    assert "/linux/uidMappings: write: " in result.error and "takes CAP_SETUID" in result.error
+    leaks.check()
+
+
 def test_owner_of_mqueue(container: Container) -> None:
     """The directory of the message queues belongs to the container's root [L6, M13]."""
     container.bundle.user_namespace()

@@ -5,7 +5,7 @@ and the words for what failed.
 """
 
 import posix
-from errno import EINVAL, ENOSPC, EPERM, EPIPE
+from errno import EACCES, EINVAL, ENOSPC, EPERM, EPIPE
 
 from ociruntime import hooks
 from ociruntime.errors import ConfigError, OCIError, StepError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ociruntime.shim.sync import Message
 
 FD_BATCH = 64
-# Kinds of ops whose EPERM, EINVAL and ENOSPC refusals.hint() knows.
+# Kinds of ops whose EPERM, EACCES, EINVAL and ENOSPC refusals.hint() knows.
 _EXPLAINED = ("mount", "remount", "bind", "pin", "attr", "readonly", "mask", "unshare")
 
 
@@ -293,7 +293,7 @@ class Child:
             return failure
         if op.kind in ("mount", "remount") and message.call in ("fsopen", "fsconfig", "fsmount"):
             reason = f"cannot {op.kind} '{op.strings[1]!s}'"  # the object of these calls is a type or an option
-        if message.errno in (EPERM, EINVAL, ENOSPC) and op.kind in _EXPLAINED:
+        if message.errno in (EPERM, EACCES, EINVAL, ENOSPC) and op.kind in _EXPLAINED:
             from ociruntime.lifecycle import refusals
 
             hint = refusals.hint(op, message.call, message.errno)

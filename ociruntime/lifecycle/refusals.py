@@ -1,6 +1,6 @@
 """Words for what the kernel refuses about namespaces and mounts: its errno does not say which rule it was."""
 
-from errno import EINVAL, ENOENT, ENOSPC, EOVERFLOW, EPERM, EXDEV
+from errno import EACCES, EINVAL, ENOENT, ENOSPC, EOVERFLOW, EPERM, EXDEV
 
 from ociruntime.errors import ConfigError
 from ociruntime.files import read_if_possible
@@ -49,6 +49,11 @@ def hint(op: "Op", call: str, errno: int) -> str:
     """What to tell about an op that failed in this call, a mount most often; "" if there is nothing to tell."""
     if op.kind == "unshare":
         return LIMIT if errno == ENOSPC else ""
+    if errno == EACCES:
+        return (
+            "root of a user namespace has no rights over files of IDs that are not mapped there: does the root file "
+            "system belong to one that is?"
+        )
     if op.kind == "remount":
         if call == "fspick" and errno == EINVAL:
             return "nothing is mounted there"

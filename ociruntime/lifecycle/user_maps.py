@@ -55,8 +55,8 @@ def _write_file(pid: int, name: str, text: str, pointer: str, host: "Host", rang
     except OSError as error:
         if error.errno == EPERM and ranges:
             _check_own(name, ranges, pointer)
-        divide = host.in_userns and error.errno == EPERM
-        hint = "the caller's own user namespace is not this process's to divide" if divide else ""
+        right = f"CAP_SET{name[:3].upper()}" if name.endswith("_map") else ""
+        hint = f"it takes {right} in the runtime's own user namespace" if right and error.errno == EPERM else ""
         raise StepError(
             "cannot write the id map", pointer=pointer, call="write", errno=error.errno or 0, path=path, hint=hint
         ) from None
