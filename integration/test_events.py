@@ -316,6 +316,18 @@ def test_bad_intervals(container: Container, interval: str) -> None:
     assert container.command("events", f"--interval={interval}").code != 0
 
 
+@pytest.mark.parametrize("interval", ["1000h", "2562047h"])
+def test_long_intervals(container: Container, listen: Callable[..., Listener], interval: str) -> None:
+    """Whoever only wants to hear of other things than usage gives an interval that never passes [K12]."""
+    container.begin("pause")
+    listener = listen(container, f"--interval={interval}")
+    time.sleep(0.3)
+    assert listener.process.poll() is None
+    container.delete("--force")
+    assert listener.end() == 0
+    assert "stats" not in listener.types()
+
+
 def test_interval(container: Container, listen: Callable[..., Listener]) -> None:
     """The first record comes after one interval, then one per interval [K12]."""
     container.begin("pause")

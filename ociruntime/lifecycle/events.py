@@ -32,6 +32,8 @@ SIGSYS = 31
 PAUSE = 1.0
 # After the end of the init process: how often to look whether the cgroup is empty where nothing tells.
 ENDING = 0.1
+# What poll(2) takes has an end, about 25 days.
+LONGEST = 3600.0
 
 
 def stats(runtime: "Runtime", container_id: str) -> "dict[str, Any]":
@@ -50,7 +52,7 @@ def stats(runtime: "Runtime", container_id: str) -> "dict[str, Any]":
 
 def events(runtime: "Runtime", container_id: str, interval: float) -> "Iterator[dict[str, Any]]":
     """See ``Runtime.events``. What can be refused is refused now, and not with the first record."""
-    if interval <= 0:
+    if not interval > 0:  # NaN is not, either
         raise UsageError("the interval of events must be greater than 0")
     state = _running(runtime, container_id)
     if not manager.from_state(state.cgroup).exists():
@@ -234,7 +236,7 @@ def _records(runtime: "Runtime", state: "State", interval: float) -> "Iterator[d
     try:
         while True:
             now = monotonic()
-            until = next_stats - now
+            until = min(next_stats - now, LONGEST)
             if high:
                 until = min(until, next_high - now)
             if watch.blind:
