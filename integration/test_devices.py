@@ -167,6 +167,18 @@ def test_a_link_in_the_place_of_a_bound_device(container: Container, leaks: Leak
     leaks.check()
 
 
+def test_a_bound_device_in_procfs(container: Container, leaks: Leaks) -> None:
+    """What is looked up in /proc, by us or by programs, is its own: no device is bound over it [L8, X1]."""
+    requires("userns", "file:/dev/zero")
+    container.bundle.user_namespace()
+    container.bundle.linux(devices=[{"path": "/proc/version", "type": "c", "major": 1, "minor": 5}])
+    result = container.create(check=False)
+    assert result.code != 0
+    if container.runtime.ours:
+        assert "/linux/devices/0" in result.error
+    leaks.check()
+
+
 @pytest.mark.ours_only("runc and crun take what is there")
 def test_existing_file_in_the_place_of_a_fifo(container: Container, leaks: Leaks) -> None:
     """A FIFO has no number to tell it by: its type does [L8]."""

@@ -114,6 +114,30 @@ def test_src_nofollow_of_something_else(container: Container, links: Path) -> No
     assert (read["data"], below["data"]) == ("the file of the host", "below")
 
 
+@pytest.mark.requires("userns", "kernel:5.12")
+def test_src_nofollow_and_idmap(container: Container, links: Path) -> None:
+    """The parent opens the source of an id-mapped mount: the link itself, with IDs of its own."""
+    os.lchown(links / "to-file", 5, 5)
+    container.bundle.mount(
+        "/place", str(links / "to-file"), "bind", "src-nofollow", "idmap=uids=0-1000-9;gids=0-1000-9"
+    )
+    stat = container.probe("stat /place")[0]
+    assert (stat["errno"], stat["type"], stat["target"]) == (0, "l", "file")
+    assert (stat["uid"], stat["gid"]) == (1005, 1005)
+
+
+@pytest.mark.ours_only("M10: a refusal names the file system")
+@pytest.mark.requires("userns", "kernel:5.12")
+def test_src_nofollow_and_an_idmap_that_cannot_be(container: Container, leaks: Leaks) -> None:
+    """What the kernel cannot map is told of the link's file system, not of the one that it leads to."""
+    container.bundle.mount("/place", "/proc/self/root", "bind", "src-nofollow", "idmap=uids=0-1000-9;gids=0-1000-9")
+    result = container.create(check=False)
+    assert result.code != 0
+    assert f"/mounts/{len(container.bundle.config['mounts']) - 1}" in result.error
+    assert "file system of type 'proc'" in result.error
+    leaks.check()
+
+
 # -- dest-nofollow --
 
 

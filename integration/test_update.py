@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -252,6 +253,24 @@ def test_period_and_quota_below_a_parents(container: Container) -> None:
         assert value(container, "cpu", "cpu.cfs_period_us") == str(period)
     assert "/cpu/quota" in update(container, {"cpu": {"quota": 6000, "period": 10000}}).error
     assert value(container, "cpu", "cpu.cfs_period_us") == "5000"
+
+
+@pytest.mark.ours_only("S5: what is locked, and how")
+@pytest.mark.requires("v1:pids")
+def test_waits_for_its_turn(running: Container) -> None:
+    """One command at a time changes a container: update waits for the lock that another one holds [K13, S5]."""
+    before = value(running, "pids", "pids.max")
+    other = os.open(running.runtime.root / running.id, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        process = running.runtime.spawn("update", "--pids-limit", "77", running.id)
+        time.sleep(0.5)
+        assert process.poll() is None
+        assert value(running, "pids", "pids.max") == before
+    finally:
+        os.close(other)
+    assert process.wait(60) == 0
+    assert value(running, "pids", "pids.max") == "77"
 
 
 # -- all or nothing --
