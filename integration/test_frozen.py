@@ -194,3 +194,19 @@ def test_exec_that_waits(container: Container, above: Above) -> None:
     assert process.poll() is None
     above.thaw()
     assert process.wait(60) == 5
+
+
+def test_resume(container: Container, above: Above) -> None:
+    """resume ends the pause and nothing else: it warns that the container does not go on yet [K11]."""
+    container.begin("trap 10 7")
+    container.command("pause").ok()
+    above.freeze()
+    result = container.command("resume").ok()
+    if container.runtime.ours:
+        assert "a parent of the container's cgroup is frozen" in result.error
+        assert "does not go on" in result.error
+    container.kill("USR1")
+    time.sleep(0.2)
+    assert alive(container.pid)
+    above.thaw()
+    assert container.wait() == 7

@@ -3,7 +3,7 @@
 Source: kernel admin-guide, cgroup-v1/freezer-subsystem and cgroup-v2.
 """
 
-from ociruntime.cgroups import manager
+from ociruntime.cgroups import freezer, manager
 from ociruntime.errors import StateError
 from ociruntime.state import status
 
@@ -39,4 +39,8 @@ def resume(runtime: "Runtime", container_id: str) -> None:
             raise StateError(
                 "container not paused", container_id=container_id, expected=(status.PAUSED,), actual=actual
             )
-        manager.from_state(state.cgroup).thaw()
+        cgroup = manager.from_state(state.cgroup)
+        cgroup.thaw()
+        still = freezer.refusal(cgroup.paths, container_id)
+        if still is not None:
+            runtime.log.warning(f"{still}: until then the container does not go on")
