@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ociruntime.shim.sync import Message
 
 FD_BATCH = 64
-# Kinds of ops whose EPERM, EACCES, EINVAL and ENOSPC refusals.hint() knows.
+# Kinds of ops whose EPERM, EACCES, EINVAL and ENOSPC refusals knows.
 _EXPLAINED = ("mount", "remount", "bind", "pin", "attr", "readonly", "mask", "unshare")
 
 
@@ -296,7 +296,8 @@ class Child:
         if message.errno in (EPERM, EACCES, EINVAL, ENOSPC) and op.kind in _EXPLAINED:
             from ociruntime.lifecycle import refusals
 
-            hint = refusals.hint(op, message.call, message.errno)
+            known = message.errno != EACCES
+            hint = refusals.hint(op, message.call, message.errno) if known else refusals.no_rights(self.pid)
         elif op.kind == "mount" and message.errno == 19:  # ENODEV
             hint = "this kernel does not know the file system type"
         elif op.kind in ("device", "device_bind"):

@@ -1,6 +1,6 @@
 """Words for what the kernel refuses about namespaces and mounts: its errno does not say which rule it was."""
 
-from errno import EACCES, EINVAL, ENOENT, ENOSPC, EOVERFLOW, EPERM, EXDEV
+from errno import EINVAL, ENOENT, ENOSPC, EOVERFLOW, EPERM, EXDEV
 
 from ociruntime.errors import ConfigError
 from ociruntime.files import read_if_possible
@@ -49,11 +49,6 @@ def hint(op: "Op", call: str, errno: int) -> str:
     """What to tell about an op that failed in this call, a mount most often; "" if there is nothing to tell."""
     if op.kind == "unshare":
         return LIMIT if errno == ENOSPC else ""
-    if errno == EACCES:
-        return (
-            "root of a user namespace has no rights over files of IDs that are not mapped there: does the root file "
-            "system belong to one that is?"
-        )
     if op.kind == "remount":
         if call == "fspick" and errno == EINVAL:
             return "nothing is mounted there"
@@ -76,6 +71,16 @@ def hint(op: "Op", call: str, errno: int) -> str:
             return "the mount that holds it is unbindable, see mount_namespaces(7)"
         return "locked mounts: alone, the directory would show what is hidden by the mounts inside it; use rbind"
     return ""
+
+
+def no_rights(pid: int) -> str:
+    """What to tell about EACCES in the init process pid, which is root; "" when no user namespace is the cause."""
+    if read_if_possible(f"/proc/{pid}/uid_map").split() == [b"0", b"0", b"4294967295"]:
+        return ""
+    return (
+        "root of a user namespace has no rights over files of IDs that are not mapped there: does the root file "
+        "system belong to one that is?"
+    )
 
 
 def unmapped(op: "Op", call: str, number: str, pid: int) -> ConfigError:

@@ -62,6 +62,13 @@ def test_sources_that_cannot_be_bound(recursive: bool, words: str) -> None:
     assert words in refusals.hint(op, "open_tree", EINVAL)
 
 
+@pytest.mark.parametrize(("uid_map", "told"), [(b"         0          0 4294967295\n", False), (b"0 1000 1\n", True)])
+def test_rights_over_files(monkeypatch: pytest.MonkeyPatch, uid_map: bytes, told: bool) -> None:
+    """Where all IDs are mapped, EACCES comes from elsewhere: a security module, a file system of the network."""
+    monkeypatch.setattr(refusals, "read_if_possible", lambda _path: uid_map)
+    assert bool(refusals.no_rights(1)) is told
+
+
 def test_namespaces_that_cannot_be_joined() -> None:
     own = not_joined((plan.CLONE_NEWUSER, "/proc/self/ns/user", "/linux/namespaces/0/path"), EINVAL)
     assert own.pointer == "/linux/namespaces/0/path"
