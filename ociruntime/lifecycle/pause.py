@@ -4,7 +4,7 @@ Source: kernel admin-guide, cgroup-v1/freezer-subsystem and cgroup-v2.
 """
 
 from ociruntime.cgroups import freezer, manager
-from ociruntime.errors import StateError
+from ociruntime.errors import StateError, StepError
 from ociruntime.state import status
 
 TYPE_CHECKING = False
@@ -41,6 +41,9 @@ def resume(runtime: "Runtime", container_id: str) -> None:
             )
         cgroup = manager.from_state(state.cgroup)
         cgroup.thaw()
-        still = freezer.refusal(cgroup.paths, container_id)
+        try:
+            still = freezer.refusal(cgroup.paths, container_id)
+        except StepError:
+            return  # what is done is done
         if still is not None:
             runtime.log.warning(f"{still}: until then the container does not go on")
