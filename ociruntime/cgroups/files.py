@@ -87,11 +87,16 @@ def children(path: str) -> "list[str]":
         raise
 
 
-def pids(path: str) -> "list[int]":
-    """Process IDs in a cgroup and all its sub-cgroups, each once; none if it is gone."""
+def pids(path: str, frozen: bool = False) -> "list[int]":
+    """Process IDs in a cgroup and all its sub-cgroups, each once; none if it is gone.
+
+    frozen: only of those that the v1 freezer has frozen, or is about to.
+    """
     found: dict[int, None] = {}
 
     def enter(fd: int) -> "list[str]":
+        if frozen and _read_at("freezer.state", fd).strip() in (b"", b"THAWED"):
+            return _inner(fd)
         try:
             data = _read_at("cgroup.procs", fd)
         except OSError as error:

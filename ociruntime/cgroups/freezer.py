@@ -75,7 +75,8 @@ def may_keep_alive(file: str) -> bool:
 def let_die(directory: str) -> None:
     """Let processes die, which SIGKILL was sent to, although something freezes them (v1): move them up from there.
 
-    directory: the container's, of the freezer. Nothing happens where nothing is frozen. Raises OSError.
+    directory: the container's, of the freezer. Those that nothing freezes die where they are: to move a process takes
+    the kernel long, and its ID may be another's by then. Raises OSError.
     """
     from ociruntime.cgroups import files
     from ociruntime.state import status
@@ -83,7 +84,7 @@ def let_die(directory: str) -> None:
     target = directory
     while keeps_alive(f"{target}/freezer.state"):
         target = target[: target.rfind("/")]
-    for pid in files.pids(directory):
+    for pid in files.pids(directory, frozen=True):
         if status.dying(pid):
             try:
                 files.add_process(target, pid)

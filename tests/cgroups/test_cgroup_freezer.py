@@ -95,6 +95,18 @@ def test_the_dying_are_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert moved == [(str(tmp_path), 5)]
 
 
+def test_who_is_not_frozen_dies_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only out of the sub-cgroup that is frozen somebody is moved."""
+    own = level(tmp_path / "own", freezer_state="THAWED", cgroup_procs="5")
+    level(own / "free", freezer_state="THAWED", cgroup_procs="6")
+    level(own / "free/frozen", freezer_state="FROZEN", cgroup_procs="7")
+    moved: list[tuple[str, int]] = []
+    monkeypatch.setattr(files, "add_process", lambda path, pid: moved.append((path, pid)))
+    monkeypatch.setattr(status, "dying", lambda pid: True)
+    freezer.let_die(str(own))
+    assert moved == [(str(own), 7)]
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_no_place_for_the_dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool) -> None:
     """What keeps them is named; where it is thawed meanwhile, they die without us."""
