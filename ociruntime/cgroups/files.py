@@ -253,9 +253,11 @@ def leave_parent(path: str) -> None:
     for name in _PARENT_MARKS:
         try:
             posix.setxattr(path, name, b"1")
-            return
         except OSError:
             continue
+        # The last of them may have gone meanwhile, and has not seen the mark.
+        try_rmdir(path)
+        return
 
 
 def remove_parents(path: str) -> None:

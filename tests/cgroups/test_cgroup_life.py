@@ -265,3 +265,12 @@ def test_left_parents_go_with_the_last(tmp_path: Path, monkeypatch: pytest.Monke
     files.remove_parents(f"{middle}/other")
     assert not (tmp_path / "stays/top").exists()
     assert (tmp_path / "stays").exists()
+
+
+def test_a_parent_whose_last_user_goes_while_it_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has not seen the mark does not remove it: then whoever has left it does."""
+    parent = tmp_path / "parent"
+    (parent / "other").mkdir(parents=True)
+    monkeypatch.setattr("posix.setxattr", lambda path, name, value: (parent / "other").rmdir())
+    files.leave_parent(str(parent))
+    assert not parent.exists()
