@@ -67,11 +67,26 @@ def alive(pid: int, start_time: int, boot: str) -> bool:
 def dying(pid: int) -> bool:
     """Tell whether the process is on its way out, or will be when it next runs: exiting, or SIGKILL is pending.
 
+    The main thread may have ended alone: then that holds for the process when it holds for all threads.
     Source: proc_pid_stat(5), fields 9 (PF_EXITING, include/linux/sched.h) and 31.
     """
-    data = read_if_possible(f"/proc/{pid}/stat")
+    exiting, killed = _fate(f"/proc/{pid}/stat")
+    if killed or not exiting:
+        return killed
+    try:
+        threads = posix.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return True
+    return all(any(_fate(f"/proc/{pid}/task/{thread}/stat")) for thread in threads)
+
+
+def _fate(path: str) -> "tuple[bool, bool]":
+    """Of the thread of this stat file: whether it is exiting, or gone, and whether SIGKILL is pending."""
+    data = read_if_possible(path)
     fields = data[data.rfind(b")") + 2 :].split(None, 29)
-    return len(fields) < 29 or bool(int(fields[6]) & 0x4 or int(fields[28]) >> 8 & 1)
+    if len(fields) < 29:
+        return True, False
+    return bool(int(fields[6]) & 0x4), bool(int(fields[28]) >> 8 & 1)
 
 
 def frozen(freezer: str) -> bool:

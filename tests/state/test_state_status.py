@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,27 @@ def test_dying(child: subprocess.Popen[bytes]) -> None:
     assert status.dying(child.pid)
     child.wait()
     assert status.dying(child.pid)
+
+
+def test_the_main_thread_ends_alone() -> None:
+    """Others of the process run: it is dying only when it is told to."""
+    script = (
+        "import ctypes, platform, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "print(flush=True)\n"
+        "ctypes.CDLL(None).syscall(60 if platform.machine() == 'x86_64' else 93, 0)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            while status.process_stat(process.pid)[0] != "Z":
+                assert process.poll() is None
+            assert not status.dying(process.pid)
+        finally:
+            process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert status.dying(process.pid)
 
 
 @pytest.mark.parametrize(("script", "expected"), [("exit 7", 7 << 8), ("exit 0", 0), ("kill -15 $$", 15)])
