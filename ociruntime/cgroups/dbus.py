@@ -34,6 +34,8 @@ _SYSTEM = "unix:path=/run/dbus/system_bus_socket"
 _SYSTEMD = "org.freedesktop.systemd1"
 _DBUS = "org.freedesktop.DBus"
 _NO_REPLY = f"{_DBUS}.Error.NoReply"
+# What a bus that does not wait for it says meanwhile: of these calls systemd has seen nothing.
+_AWAY = (f"{_DBUS}.Error.ServiceUnknown", f"{_DBUS}.Error.NameHasNoOwner", f"{_DBUS}.Error.Spawn.ChildExited")
 _UNIT_EXISTS = f"{_SYSTEMD}.UnitExists"
 _NO_UNIT = f"{_SYSTEMD}.NoSuchUnit"
 # Seconds between questions to a systemd that is about to be back, and how often a unit is looked for.
@@ -152,6 +154,7 @@ class Systemd:
         self._replies: dict[int, Message] = {}
         self._unsent = b""
         self._name = ""
+        self._lost = False
         self._own_pid: _Sent | None = None
         self._starting: tuple[_Sent, tuple[object, ...], Sequence[Property]] | None = None
         self._address = address(user, _environ() if environ is None else environ)
@@ -383,7 +386,9 @@ class Systemd:
             try:
                 return self._once(sent)
             except DBusError as error:
-                if error.name != _NO_REPLY or sent.method == "StartTransientUnit" or monotonic() > sent.deadline:
+                self._lost = self._lost or error.name == _NO_REPLY
+                again = sent.method != "StartTransientUnit" if error.name == _NO_REPLY else error.name in _AWAY
+                if not self._lost or not again or monotonic() > sent.deadline:
                     raise
             sleep(_PAUSE)
             deadline, sent = sent.deadline, self._post(*sent.what)

@@ -135,6 +135,31 @@ def test_a_manager_that_executes_itself_anew(bus: FakeBus, monkeypatch: pytest.M
     assert len({repr(body) for body in bus.bodies(method)}) == {"Get": 2}.get(method, 1)
 
 
+@pytest.mark.parametrize("error", ["ServiceUnknown", "NameHasNoOwner", "Spawn.ChildExited"])
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_manager_that_is_away_meanwhile(
+    bus: FakeBus, monkeypatch: pytest.MonkeyPatch, error: str, lost: bool
+) -> None:
+    """Not every bus waits for it to be back. Where it has not been before, nobody waits for it [D11]."""
+    monkeypatch.setattr(dbus, "_PAUSE", 0)
+    errors = [error, error, *(["NoReply"] if lost else [])]
+
+    def lose(_: Any) -> Any:
+        if errors:
+            raise RefusalError(f"org.freedesktop.DBus.Error.{errors.pop()}", "No.")
+        return "o", (JOB,)
+
+    bus.answers["StopUnit"] = lose
+    with connect(bus) as systemd:
+        if lost:
+            systemd.stop()
+        else:
+            with pytest.raises(DBusError) as caught:
+                systemd.stop()
+            assert caught.value.name.endswith(error)
+    assert len(bus.bodies("StopUnit")) == (4 if lost else 1)
+
+
 def test_a_manager_that_does_not_come_back(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start is asked for once more, and all else not for ever [D11]."""
 
