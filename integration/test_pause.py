@@ -119,10 +119,15 @@ def test_kill_and_delete_a_paused_container(container: Container) -> None:
 
 
 @pytest.mark.ours_only("D17: runc says that the first is paused, and its resume lets the second go on")
-def test_paused_in_the_place_of_another(container: Container, new_container: Callable[..., Container]) -> None:
+@pytest.mark.parametrize("own", ["pid namespace", "no namespace"])
+def test_paused_in_the_place_of_another(
+    container: Container, new_container: Callable[..., Container], own: str
+) -> None:
     """A container that has ended is stopped, also when another one has its cgroup now and is paused [K11, D17]."""
     if host.cgroup_mode() != "v2":
         requires("v1:freezer")
+    if own == "no namespace":
+        container.bundle.drop_namespace("pid")
     container.begin("exit 0")
     container.wait()
     second = new_container()

@@ -7,6 +7,8 @@ from ociruntime.files import read_if_possible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ociruntime.state.model import State
     from ociruntime.state.store import StateDir
 
@@ -15,6 +17,8 @@ CREATED = "created"
 RUNNING = "running"
 PAUSED = "paused"
 STOPPED = "stopped"
+# Those of cgroups.cgroup.
+_MARKS = ("trusted.ociruntime", "user.ociruntime")
 
 
 def process_stat(pid: int) -> "tuple[str, int]":
@@ -115,10 +119,23 @@ def waits(pid: int) -> bool:
 
 
 def _may_have_others(state: "State") -> bool:
-    """Tell whether processes can have outlived the init process. Those of a PID namespace cannot: what is frozen in
-    that place then is another container.
+    """Tell whether processes in the cgroup can have outlived the init process. Those of a PID namespace cannot: what is
+    frozen in that place then is another container, as it is where that has left a mark of its own.
     """
-    return not state.private_pid_ns and state.boot_id == boot_id()
+    if state.private_pid_ns or state.boot_id != boot_id():
+        return False
+    mark: Any = state.cgroup.get("mark")
+    if not mark or state.cgroup.get("owner") is not None:  # who owns the cgroup might change it
+        return True
+    paths: Any = state.cgroup.get("paths") or {}
+    for path in paths.values():
+        for name in _MARKS:
+            try:
+                if posix.getxattr(path, name).rpartition(b" ")[0] != mark.encode("ascii"):
+                    return False
+            except OSError:
+                continue
+    return True
 
 
 def derive(state: "State", directory: "StateDir") -> "tuple[str, int]":
@@ -130,7 +147,7 @@ def derive(state: "State", directory: "StateDir") -> "tuple[str, int]":
     pid = state.pid if running else 0
     if state.phase == CREATING and (running or directory.busy()):
         return CREATING, pid
-    if state.phase != CREATING and (running or _may_have_others(state)) and frozen(state.freezer):
+    if state.phase != CREATING and frozen(state.freezer) and (running or _may_have_others(state)):
         return PAUSED, pid
     if not running:
         return STOPPED, 0
