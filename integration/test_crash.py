@@ -269,6 +269,17 @@ def test_a_command_that_is_refused_something(container: Container, leaks: Leaks,
     victim.remove()
 
 
+@pytest.mark.requires("v1:freezer")
+def test_a_kill_that_cannot_know_what_is_frozen(container: Container, leaks: Leaks) -> None:
+    """What a signal takes is asked before it is sent: an error says that nothing was done [K5]."""
+    victim = Victim(container, "kill", leaks)
+    for call in victim.calls:
+        if call.name == "openat" and "freezer.state" in call.line:
+            refusal(strace.at(container.runtime, call, "error=EMFILE", victim.words))
+            assert status(container) == "running", f"at {call}"
+    victim.remove()
+
+
 def test_a_start_that_is_killed_when_it_has_let_the_program_go(container: Container, leaks: Leaks) -> None:
     """The fifo is still there, the program runs all the same: a second start says so, and waits for nothing [K2]."""
     words = ["start", container.id]

@@ -483,11 +483,12 @@ class Cgroup:
         """Let them run again. No cgroup, or none frozen, is fine. Raises StepError."""
         raise NotImplementedError
 
-    def let_die(self) -> None:
+    def let_die(self) -> bool:
         """Hook of kill() and of what else has sent SIGKILL: see to it that frozen processes die of it.
 
-        Raises StateError when that cannot be.
+        Returns whether there were any: who waits for them calls it again. Raises StateError when that cannot be.
         """
+        return False
 
     def freezer_file(self) -> str:
         """The file that says whether the container is frozen, for the state; "" if there is none."""

@@ -251,9 +251,11 @@ class Systemd:
         self._wait(job, "StartTransientUnit")
 
     def _has_begun(self, properties: "Sequence[Property]") -> bool:
-        """Whether the process that the unit is to begin with is in it, or comes into it soon."""
+        """Whether the process that the unit is to begin with is in it, or comes into it soon; a slice has none."""
         pids = [pid for item in properties if item.name == "PIDs" for pid in item.value]
-        for _ in range(_TRIES if pids else 0):
+        if not pids:
+            return [item.value for item in properties if item.name == "Description"] == [self.description()]
+        for _ in range(_TRIES):
             try:
                 unit = self._call(_MANAGER, "GetUnit", "s", (self._unit,))
                 if all(self._call(_MANAGER, "GetUnitByPID", "u", (pid,)) == unit for pid in pids):

@@ -72,11 +72,11 @@ def may_keep_alive(file: str) -> bool:
         return False
 
 
-def let_die(directory: str) -> None:
+def let_die(directory: str) -> bool:
     """Let processes die, which SIGKILL was sent to, although something freezes them (v1): move them up from there.
 
     directory: the container's, of the freezer. Those that nothing freezes die where they are: to move a process takes
-    the kernel long, and its ID may be another's by then. Raises OSError.
+    the kernel long, and its ID may be another's by then. Returns whether any were frozen. Raises OSError.
     """
     from ociruntime.cgroups import files
     from ociruntime.state import status
@@ -84,10 +84,12 @@ def let_die(directory: str) -> None:
     target = directory
     while keeps_alive(f"{target}/freezer.state"):
         target = target[: target.rfind("/")]
-    for pid in files.pids(directory, frozen=True):
+    held = files.pids(directory, frozen=True)
+    for pid in held:
         if status.dying(pid):
             try:
                 files.add_process(target, pid)
             except OSError as error:
                 if error.errno != ESRCH and (error.errno not in (ENOENT, ENODEV) or files.exists(directory)):
                     raise
+    return bool(held)

@@ -178,19 +178,20 @@ class CgroupV1(Cgroup):
         self._kill_frozen()
         self.let_die()
 
-    def let_die(self) -> None:
+    def let_die(self) -> bool:
         """See Cgroup. What is frozen from above is moved up for it: SIGKILL does nothing before the thaw."""
         directory = self._freezer()
         if not directory:
-            return
+            return False
         from ociruntime.cgroups import freezer
 
         try:
-            freezer.let_die(directory)
+            return freezer.let_die(directory)
         except OSError as error:
             refusal = freezer.refusal(self.paths, self.container_id, more="; then its processes die")
             if refusal is not None:
                 raise refusal from error
+        return False
 
     def _freezer(self) -> str:
         return self.paths.get("freezer", "")

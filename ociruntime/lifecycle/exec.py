@@ -8,7 +8,7 @@ import posix
 from errno import EBUSY, ENOENT, EOPNOTSUPP, EPIPE
 
 from ociruntime import capabilities, host, process
-from ociruntime.cgroups import manager
+from ociruntime.cgroups import freezer, manager
 from ociruntime.cgroups.files import exists
 from ociruntime.errors import ConfigError, OCIError, StateError, StepError, UnsupportedError, from_oserror
 from ociruntime.files import read_if_possible
@@ -386,7 +386,7 @@ class _Execution:
             return
         failure: OCIError | None = None
         for path in candidates:
-            self._check_thawed(path + "/cgroup.events", b"frozen 1")
+            self._check_thawed(path, b"frozen 1" in read_if_possible(path + "/cgroup.events").split(b"\n"))
             try:
                 fd = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
             except OSError as error:
@@ -409,11 +409,11 @@ class _Execution:
         if failure is not None:
             raise failure
 
-    def _check_thawed(self, path: str, line: bytes) -> None:
+    def _check_thawed(self, path: str, frozen: bool) -> None:
         """Refuse a sub-cgroup that the container has frozen itself: the process would never begin."""
-        if not self.request.ignore_paused and line in read_if_possible(path).split(b"\n"):
+        if frozen and not self.request.ignore_paused:
             raise StateError(
-                f"the container has frozen its cgroup '{path.rpartition('/')[0]}'",
+                f"the container has frozen its cgroup '{path}'",
                 container_id=self.request.container_id,
                 hint="thaw it, or choose another one with --cgroup",
             )
@@ -453,7 +453,7 @@ class _Execution:
             ]
             if paths:
                 place = below(directory, paths[-1])
-                self._check_thawed(place + "/freezer.state", b"FROZEN")
+                self._check_thawed(place, freezer.keeps_alive(place + "/freezer.state"))
                 source = FdSource("write", place + "/tasks")
             ops.append(op("cgroup_join", fd=source))
         return ops

@@ -36,20 +36,19 @@ def kill(runtime: "Runtime", container_id: str, signal: int, *, everything: bool
         return
     if not pid:
         raise _not_running(container_id, actual)
+    held = signal == SIGKILL and freezer.may_keep_alive(state.freezer)
     send(pid, state, signal)
-    if signal == SIGKILL:
-        if actual == status.PAUSED:
-            cgroup_of(state).thaw()  # on v1 a frozen process does not even die
-        if freezer.may_keep_alive(state.freezer):
-            _see_it_die(state, pid)
+    if signal == SIGKILL and actual == status.PAUSED:
+        cgroup_of(state).thaw()  # on v1 a frozen process does not even die
+    if held:
+        _see_it_die(state, pid)
 
 
 def _see_it_die(state: "State", pid: int) -> None:
     """Something above or below the container's cgroup is frozen. The first of a PID namespace ends after all others."""
     cgroup = cgroup_of(state)
     for _round in range(DYING_ROUNDS):
-        cgroup.let_die()
-        if not status.alive(pid, state.start_time, state.boot_id):
+        if not cgroup.let_die() or not status.alive(pid, state.start_time, state.boot_id):
             return
         sleep(0.01)
 

@@ -108,7 +108,7 @@ def device(call: str, errno: int) -> "tuple[str, str]":
     if errno == EXDEV:
         return "a symlink of the image leads into another mount", ""
     if call == "existing node":
-        return "another kind of file is there already", ""
+        return "another kind of file is there already", "remove it, or mount a tmpfs on its directory"
     if call == "verify device":
         return (
             "the host has something else at this path",

@@ -222,6 +222,27 @@ def test_a_start_that_was_lost(
     assert all(body == (4711,) for body in bus.bodies("GetUnitByPID"))
 
 
+@pytest.mark.parametrize(("description", "ours"), [("box web", True), ("a stranger", False)])
+def test_a_slice_whose_start_was_lost(bus: FakeBus, description: str, ours: bool) -> None:
+    """It has no process to tell it by, but its description [D11]."""
+    answers = iter([("org.freedesktop.DBus.Error", "NoReply"), (SYSTEMD, "UnitExists")])
+
+    def start(_: Any) -> Any:
+        raise RefusalError(".".join(next(answers)), "No.")
+
+    def get(body: Any) -> Any:
+        return "v", (("s", description if body[1] == "Description" else "252"),)
+
+    bus.answers.update(StartTransientUnit=start, GetUnit=lambda _: ("o", ("/web",)), Get=get)
+    with connect(bus) as systemd:
+        properties = [Property("Description", "s", "box web")]
+        if ours:
+            systemd.start(properties)
+        else:
+            with pytest.raises(DBusError, match="UnitExists|another container"):
+                systemd.start(properties)
+
+
 @pytest.mark.parametrize("result", ["failed", "canceled", "timeout", "dependency"])
 def test_a_job_that_ends_badly(bus: FakeBus, result: str) -> None:
     bus.result = result
