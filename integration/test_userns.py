@@ -24,7 +24,7 @@ def holder(leaks: Leaks) -> Iterator[Callable[..., str]]:
     processes: list[subprocess.Popen[bytes]] = []
 
     def make(*options: str, maps: str = "") -> str:
-        argv = ["unshare", *options, "sh", "-c", "echo ready; exec sleep 100000"]
+        argv = ["unshare", *options, "setpriv", "--pdeathsig", "KILL", "sh", "-c", "echo ready; exec sleep 100000"]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE)
         processes.append(process)
         leaks.keep.add(process.pid)
@@ -95,6 +95,19 @@ def test_streams_that_stay_the_callers(container: Container, tmp_path: Path) -> 
     assert (read.stat().st_uid, written.stat().st_uid) == (os.getuid(), FIRST)
 
 
+@pytest.mark.ours_only("others give everything away, or nothing")
+def test_files_stay_the_callers_in_exec(container: Container, tmp_path: Path) -> None:
+    """Who runs a command in the container does not give it the file that takes its output [P9]."""
+    container.bundle.user_namespace()
+    container.begin("pause")
+    written = tmp_path / "written"
+    with written.open("wb") as stdout:
+        process = container.runtime.spawn("exec", container.id, "/probe", "stat", "/", stdout=stdout.fileno())
+        assert process.wait(60) == 0
+    assert written.stat().st_uid == os.getuid()
+    assert written.read_bytes()
+
+
 @pytest.mark.ours_only("hints")
 def test_root_file_system_of_others(container: Container, leaks: Leaks) -> None:
     """A root file system that nobody has given to the container's IDs: the hint tells why root may not write [L6]."""
@@ -135,9 +148,13 @@ def test_device_with_another_name(container: Container, path: str) -> None:
     assert (found["type"], found["major"], found["minor"], opened["errno"]) == ("c", 1, 5, 0)
 
 
-def test_network_that_is_not_the_containers(container: Container, holder: Callable[..., str]) -> None:
+@pytest.mark.parametrize("joined", [False, True])
+def test_network_that_is_not_the_containers(container: Container, holder: Callable[..., str], joined: bool) -> None:
     """There is no new sysfs for a network namespace of others: the host's is bound [M13]."""
-    container.bundle.user_namespace()
+    if joined:
+        join_user(container, holder("-U", maps=f"0 {FIRST} 65536\n") + "/user")
+    else:
+        container.bundle.user_namespace()
     container.bundle.namespace("network", holder("-n") + "/net")
     assert mount_at(container.report()["mountinfo"], "/sys").type == "sysfs"
 

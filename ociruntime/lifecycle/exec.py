@@ -532,7 +532,8 @@ class _Execution:
             if self.facts.euid == 0 and "user" in self.state.namespaces:
                 from ociruntime.lifecycle import stdio
 
-                stdio.give(self.process, child.pid)
+                # A file is given once, when the container is made, and not with each command that looks at something.
+                stdio.give(self.process, child.pid, pipes_only=True)
             child.ready(self.who, self.filters, self.runtime.seccomp_cache())
         elif point == SYNC_CONSOLE:
             self.master = message.fds[0]

@@ -16,11 +16,11 @@ _KIND = 0o170000
 _FIFO, _REGULAR = 0o010000, 0o100000
 
 
-def give(process: "dict[str, Any]", pid: int) -> None:
+def give(process: "dict[str, Any]", pid: int, *, pipes_only: bool = False) -> None:
     """Give our standard streams to the user of a process, which could not open /dev/stdout and the like otherwise.
 
-    process: its object. pid: in its user namespace. Only pipes, and files that are open for writing: devices and what
-    is only read stay the host's. What cannot be given (a read-only file system) stays, too.
+    process: its object. pid: in its user namespace. Only pipes and, unless pipes_only, files that are open for writing:
+    devices and what is only read stay the host's. What cannot be given (a read-only file system) stays, too.
     """
     if process.get("terminal") is True:
         return
@@ -33,7 +33,7 @@ def give(process: "dict[str, Any]", pid: int) -> None:
         try:
             facts = posix.fstat(fd)
             kind = facts.st_mode & _KIND
-            if facts.st_uid != uid and (kind == _FIFO or (kind == _REGULAR and _written(fd))):
+            if facts.st_uid != uid and (kind == _FIFO or (kind == _REGULAR and not pipes_only and _written(fd))):
                 posix.chown(fd, uid, -1)
         except OSError:
             continue

@@ -323,10 +323,11 @@ def _merged(options: "Options") -> "Options":
 
 
 def _foreign_network(namespaces: "Namespaces") -> bool:
-    """Whether the container's user namespace cannot own its network namespace: that is older, or the runtime's own."""
-    return not namespaces.new("network") and (
-        namespaces.new("user") or (namespaces.has("user") and not namespaces.has("network"))
-    )
+    """Whether the container's user namespace does not own its network namespace: that is older, or of others."""
+    if namespaces.new("network") or not namespaces.has("user"):
+        return False
+    user, network = namespaces.joined("user"), namespaces.joined("network")
+    return not (user and network and paths.owns(user, network))
 
 
 def _check_proc(destination: str, kind: str, known: bool, at: str) -> None:

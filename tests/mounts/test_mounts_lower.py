@@ -522,6 +522,8 @@ def test_sysfs_of_a_network_namespace_that_is_not_the_containers(lowered: Lower)
     )
     assert one(lowered, entry, kinds=("mount", "user", "network=/n")).kind == "bind"
     assert one(lowered, entry, kinds=("mount", "user=/u")).kind == "bind"
+    own = tuple(f"{kind}=/proc/self/ns/{name}" for kind, name in (("user", "user"), ("network", "net")))
+    assert one(lowered, entry, kinds=("mount", *own)).kind == "mount"
     assert one(lowered, entry, kinds=("mount", "user=/u", "network=/n")).kind == "mount"
     assert one(lowered, entry, kinds=("mount", "user", "network")).kind == "mount"
     assert one(lowered, entry, kinds=("mount",)).kind == "mount"
