@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 QEMU = "qemu-system-x86_64"
 MEMORY = 2048
@@ -49,7 +49,7 @@ class Result:
     stderr: bytes = b""
 
 
-class Guest(Protocol):
+class Guest:
     """Where commands of the tests run; see Machine."""
 
     def run(
@@ -63,12 +63,20 @@ class Guest(Protocol):
         sink: Sink | None = None,
     ) -> Result:
         """Run a command."""
+        raise NotImplementedError
 
     def put(self, archive: bytes, directory: str = "/") -> None:
-        """Unpack a tar archive."""
+        """Unpack a tar archive in the guest."""
+        done = self.run(["tar", "-x", "-f", "-", "-C", directory], stdin=archive)
+        if done.status != 0:
+            raise LabError(f"tar in the guest: {done.stderr.decode(errors='replace')}")
 
     def get(self, path: str) -> bytes:
-        """The content of a file."""
+        """The content of a file in the guest."""
+        done = self.run(["cat", path])
+        if done.status != 0:
+            raise LabError(done.stderr.decode(errors="replace").strip())
+        return done.stdout
 
 
 @dataclass
@@ -113,7 +121,7 @@ def command_line(image: Image, sockets: Path, *, restore: bool, boot: str = "") 
     return words
 
 
-class Machine:
+class Machine(Guest):
     """A running machine; a context manager. With a saved state it is a new machine each time, and nothing that is
     done in it stays.
     """
@@ -241,19 +249,6 @@ class Machine:
             self._rest += data
         data, self._rest = self._rest[:count], self._rest[count:]
         return data
-
-    def put(self, archive: bytes, directory: str = "/") -> None:
-        """Unpack a tar archive in the guest."""
-        done = self.run(["tar", "-x", "-f", "-", "-C", directory], stdin=archive)
-        if done.status != 0:
-            raise LabError(f"tar in the guest: {done.stderr.decode(errors='replace')}")
-
-    def get(self, path: str) -> bytes:
-        """The content of a file in the guest."""
-        done = self.run(["cat", path])
-        if done.status != 0:
-            raise LabError(done.stderr.decode(errors="replace").strip())
-        return done.stdout
 
     def save(self) -> None:
         """Write the state of the running machine beside its disk, and end it."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from integration.engines.sandbox import hierarchies, remove_groups, sweep
-from integration.lab.machine import Image, LabError, Result, Sink
+from integration.lab.machine import Guest, Image, LabError, Result, Sink
 from integration.lib import host
 
 NAME = "ociruntime-lab-{}"
@@ -77,7 +77,7 @@ def _commands() -> str:
     return "\n".join(lines)
 
 
-class Namespaces:
+class Namespaces(Guest):
     """A systemd with the image's programs, which forgets everything at its end. Used as Machine is."""
 
     def __init__(self, image: Image, patience: float = 60) -> None:
@@ -172,16 +172,3 @@ class Namespaces:
             sink("o", result.stdout)
             sink("e", result.stderr)
         return result
-
-    def put(self, archive: bytes, directory: str = "/") -> None:
-        """Unpack a tar archive in it."""
-        done = self.run(["tar", "-x", "-f", "-", "-C", directory], stdin=archive)
-        if done.status != 0:
-            raise LabError(f"tar: {done.stderr.decode(errors='replace')}")
-
-    def get(self, path: str) -> bytes:
-        """The content of a file in it."""
-        done = self.run(["cat", path])
-        if done.status != 0:
-            raise LabError(done.stderr.decode(errors="replace").strip())
-        return done.stdout
